@@ -1,0 +1,390 @@
+"""The workers of a pool: how many there are, which are free, how they come and how they go.
+
+The crew knows nothing of calls but that a worker has an occupant. It owns the slots, starts as many
+at a time as it may, restarts what is lost, and takes what has to go down the stop ladder. Rules:
+
+* A worker ends in one way only: it is *condemned* (a step to `terminating` or `draining`), goes
+  down the ladder, and its exit is what frees its slot. Nothing is counted as gone before it is.
+* A slot whose worker was ended on purpose, or had served, is refilled at once. One whose worker
+  came to nothing backs off, and takes a token from the restart budget; without a token it is
+  quarantined until one has come. So callers who hang up cannot bring the pool down, and a worker
+  that cannot start does not spin.
+* Everything that counts workers is derived from their states; there is no counter to go wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+from remuda.statemachines.budget import Budget
+from remuda.statemachines.effects import Effect, SendCheck, StartWorker, Stop
+from remuda.statemachines.policy import Policy, full_jitter
+from remuda.statemachines.slot import SLOT, SlotState, SlotTrigger
+from remuda.statemachines.subjects import Observer, Rung, Slot, SlotKind, Worker
+from remuda.statemachines.timers import Timers
+from remuda.statemachines.worker import WORKER, WorkerState, WorkerTrigger
+
+__all__ = ["USABLE", "Crew"]
+
+USABLE = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.CHECKING, WorkerState.INTERRUPTING})
+"""States in which a worker serves, or will in a moment."""
+
+_ENDING = frozenset({WorkerState.DRAINING, WorkerState.TERMINATING, WorkerState.TERMINATED})
+
+
+class Crew:
+    __slots__ = (
+        "_idle",
+        "_idle_overflow",
+        "_observer",
+        "_policy",
+        "_to_start",
+        "budget",
+        "changed",
+        "closing",
+        "effects",
+        "next_index",
+        "slots",
+        "timers",
+    )
+
+    def __init__(self, policy: Policy, timers: Timers, now: float, observer: Observer | None) -> None:
+        self._policy = policy
+        self._observer = observer
+        self.timers = timers
+        self.budget = Budget(policy.restart.burst, policy.restart.period, now)
+        self.slots: dict[int, Slot] = {}
+        self.next_index = 0
+        self._to_start: deque[Slot] = deque()
+        # Last in, first out: the busiest workers stay warm, the others age and can be let go.
+        self._idle: dict[Worker, None] = {}
+        self._idle_overflow: dict[Worker, None] = {}
+        self.effects: list[Effect] = []
+        """Where effects go: the core puts its own list here."""
+        self.changed = False
+        """Whether the number of usable workers may have changed since the core last asked."""
+        self.closing = False
+
+    # ── What there is ───────────────────────────────────────────────────────────────────────────
+
+    def workers(self) -> Iterator[Worker]:
+        """Every worker whose process may still exist."""
+        return (slot.worker for slot in self.slots.values() if slot.worker is not None)
+
+    def usable(self) -> int:
+        """Workers that serve."""
+        return sum(worker.state in USABLE for worker in self.workers())
+
+    def size(self, kind: SlotKind) -> int:
+        """Slots of a kind that are not closed."""
+        return sum(slot.kind is kind for slot in self.slots.values())
+
+    def idle(self) -> tuple[Worker, ...]:
+        """Free workers; the last is the next to be taken."""
+        return (*self._idle_overflow, *self._idle)
+
+    def to_start(self) -> tuple[Slot, ...]:
+        """Slots that wait for their turn to start a worker."""
+        return tuple(self._to_start)
+
+    @property
+    def has_idle(self) -> bool:
+        return bool(self._idle) or bool(self._idle_overflow)
+
+    def hopeless(self) -> bool:
+        """No worker serves or is on its way, and at least one slot is out of restarts."""
+        quarantined = False
+        for slot in self.slots.values():
+            if slot.state is SlotState.QUARANTINED:
+                quarantined = True
+            elif slot.state is not SlotState.BACKOFF:
+                return False
+        return quarantined
+
+    # ── Coming ──────────────────────────────────────────────────────────────────────────────────
+
+    def grow(self, waiting: int, now: float) -> None:
+        """See that there are `min_workers` slots, and more if callers wait who will find none."""
+        policy = self._policy
+        base = self.size(SlotKind.BASE)
+        while base < policy.min_workers:
+            self._add(SlotKind.BASE, now)
+            base += 1
+        if waiting:
+            coming = sum(self._is_coming(slot) for slot in self.slots.values())
+            while waiting > coming and base < policy.max_workers:
+                self._add(SlotKind.BASE, now)
+                base += 1
+                coming += 1
+            overflow = self.size(SlotKind.OVERFLOW)
+            while waiting > coming and overflow < policy.overflow:
+                self._add(SlotKind.OVERFLOW, now)
+                overflow += 1
+                coming += 1
+        self._start_some(now)
+
+    @staticmethod
+    def _is_coming(slot: Slot) -> bool:
+        if slot.state is SlotState.STOPPING:
+            return slot.kind is SlotKind.BASE  # an overflow slot closes instead
+        return slot.state is not SlotState.SERVING
+
+    @property
+    def at_full_size(self) -> bool:
+        """Whether `grow` could add nothing (a cheap test for the busiest path)."""
+        return len(self.slots) >= self._policy.max_workers + self._policy.overflow
+
+    def _add(self, kind: SlotKind, now: float) -> None:
+        slot = Slot(self.next_index, kind, now=now, history=self._policy.history)
+        slot.observer = self._observer
+        self.next_index += 1
+        self.slots[slot.index] = slot
+        self._to_start.append(slot)
+
+    def _start_some(self, now: float) -> None:
+        if not self._to_start:
+            return
+        starting = sum(worker.state is WorkerState.INITIALIZING for worker in self.workers())
+        while self._to_start and starting < self._policy.max_starting:
+            slot = self._to_start.popleft()
+            slot.generation += 1
+            worker = Worker(
+                slot, slot.generation, self._policy.health.failures, now=now, history=self._policy.history
+            )
+            worker.observer = self._observer
+            slot.worker = worker
+            self.timers.arm(worker, now + self._policy.init_timeout)
+            self.effects.append(StartWorker(worker))
+            starting += 1
+
+    def initialized(self, worker: Worker, now: float) -> None:
+        """The worker is up. It is idle now, unless it had been given up meanwhile."""
+        if worker.state is not WorkerState.INITIALIZING:
+            return
+        WORKER.step(worker, WorkerTrigger.INIT_COMPLETE, now)
+        SLOT.step(worker.slot, SlotTrigger.SERVE, now)
+        worker.was_ready = True
+        worker.last_active = now
+        self.changed = True
+        self._to_idle(worker, now)
+
+    # ── Working ─────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, preferred: Worker | None, now: float) -> Worker:
+        """An idle worker, `preferred` if that one is; it is busy now. There must be one."""
+        if preferred is not None and (preferred in self._idle or preferred in self._idle_overflow):
+            worker = preferred
+            self._not_idle(worker)
+        elif self._idle:
+            worker = self._idle.popitem()[0]
+        else:
+            worker = self._idle_overflow.popitem()[0]
+        WORKER.step(worker, WorkerTrigger.CHECKOUT, now)
+        return worker
+
+    def release(self, worker: Worker, now: float, unfit: bool) -> None:
+        """The occupant has left and the worker has nothing in hand."""
+        worker.last_active = now
+        if unfit:
+            worker.failures += 1
+            state = WORKER.step(worker, WorkerTrigger.CHECKIN_ERROR, now, "the error implicates the worker")
+            self.changed = True
+        else:
+            worker.failures = 0
+            state = WORKER.step(worker, WorkerTrigger.CHECKIN, now)
+        if state is WorkerState.READY:
+            self._to_idle(worker, now)
+        elif state is WorkerState.DEGRADED:
+            self.timers.arm(worker, now + self._policy.health.recheck)
+        elif unfit:
+            self._sentenced(worker, "it failed too often", now, gently=True)
+        else:  # it was draining
+            self._down_the_ladder(worker, Rung.ASK, now)
+
+    def _to_idle(self, worker: Worker, now: float) -> None:
+        if worker.slot.kind is SlotKind.OVERFLOW:
+            self._idle_overflow[worker] = None
+        else:
+            self._idle[worker] = None
+        # The busiest path does not touch the heap: an alarm that is too early is set right when it
+        # comes up.
+        due = now + self._patience(worker)
+        if not worker.alarm or worker.due > due:
+            self.timers.arm(worker, due)
+
+    def _patience(self, worker: Worker) -> float:
+        """Seconds without work after which something is to be done about an idle worker."""
+        if worker.slot.kind is SlotKind.OVERFLOW:
+            return min(self._policy.linger, self._policy.health.interval)
+        return self._policy.health.interval
+
+    def _not_idle(self, worker: Worker) -> None:
+        self._idle.pop(worker, None)
+        self._idle_overflow.pop(worker, None)
+
+    # ── Health ──────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_check(self, worker: Worker, now: float) -> None:
+        self._not_idle(worker)
+        WORKER.step(worker, WorkerTrigger.BEGIN_CHECK, now)
+        worker.checks += 1
+        self.timers.arm(worker, now + self._policy.health.timeout)
+        self.effects.append(SendCheck(worker, worker.checks))
+
+    def checked(self, worker: Worker, number: int, healthy: bool, reason: str, now: float) -> None:
+        """A check has ended. An answer to an earlier check, or after the end, changes nothing."""
+        if number != worker.checks or worker.state not in (WorkerState.CHECKING, WorkerState.DRAINING):
+            return
+        worker.last_active = now
+        if worker.state is WorkerState.DRAINING:
+            trigger = WorkerTrigger.HEALTH_CHECK_PASSED if healthy else WorkerTrigger.HEALTH_CHECK_FAILED
+            WORKER.step(worker, trigger, now, reason)
+            self._down_the_ladder(worker, Rung.ASK if healthy else Rung.KILL, now)
+        elif healthy:
+            worker.failures = 0
+            WORKER.step(worker, WorkerTrigger.HEALTH_CHECK_PASSED, now)
+            self.changed = True
+            self.timers.disarm(worker)
+            self._to_idle(worker, now)
+        else:
+            worker.failures += 1
+            self.changed = True
+            if WORKER.step(worker, WorkerTrigger.HEALTH_CHECK_FAILED, now, reason) is WorkerState.DEGRADED:
+                self.timers.arm(worker, now + self._policy.health.recheck)
+            else:
+                self._sentenced(worker, f"it failed {worker.failures} health checks: {reason}", now)
+
+    # ── Going ───────────────────────────────────────────────────────────────────────────────────
+
+    def condemn(self, worker: Worker, cause: str, now: float, *, on_purpose: bool) -> None:
+        """Kill the worker now: it is of no use, or what it does must not go on."""
+        if worker.state in (WorkerState.TERMINATING, WorkerState.TERMINATED):
+            return
+        WORKER.step(worker, WorkerTrigger.FAIL, now, cause)
+        self._sentenced(worker, cause, now, on_purpose=on_purpose)
+
+    def retire(self, worker: Worker, reason: str, now: float) -> None:
+        """Let the worker finish what it does, then end it and fill its slot again."""
+        if worker.state in _ENDING:
+            return
+        if WORKER.step(worker, WorkerTrigger.RETIRE, now, reason) is WorkerState.TERMINATING:
+            self._sentenced(worker, reason, now, on_purpose=True, gently=True)
+        else:
+            worker.cause, worker.on_purpose = reason, True
+            self.changed = True
+
+    def _sentenced(
+        self, worker: Worker, cause: str, now: float, *, on_purpose: bool = False, gently: bool = False
+    ) -> None:
+        self._not_idle(worker)
+        self.changed = True
+        worker.cause = worker.cause or cause
+        worker.on_purpose = worker.on_purpose or on_purpose
+        self._down_the_ladder(worker, Rung.ASK if gently else Rung.KILL, now)
+
+    def _down_the_ladder(self, worker: Worker, rung: Rung, now: float) -> None:
+        if worker.rung is None:
+            SLOT.step(worker.slot, SlotTrigger.STOP, now, worker.cause)
+        worker.rung = rung
+        self.effects.append(Stop(worker, rung))
+        self.timers.arm(worker, math.inf if rung is Rung.KILL else now + self._policy.stop_grace)
+
+    def exited(self, worker: Worker, cause: str, draw: float, now: float) -> None:
+        """The process is gone and reaped: what becomes of its slot."""
+        WORKER.step(worker, WorkerTrigger.EXITED, now, worker.cause or cause)
+        self._not_idle(worker)
+        self.timers.disarm(worker)
+        worker.cause = worker.cause or cause
+        self.changed = True
+        slot = worker.slot
+        slot.worker = None
+        useful = worker.was_ready and (worker.served > 0 or worker.on_purpose)
+        if useful:
+            slot.attempts = 0
+        if self.closing or (slot.kind is SlotKind.OVERFLOW and useful):
+            self._close_slot(slot, now)
+        elif useful or worker.on_purpose:
+            SLOT.step(slot, SlotTrigger.RESTART, now, worker.cause)
+            self._to_start.append(slot)
+        else:
+            slot.attempts += 1
+            self._restart_later(slot, draw, now)
+        self._start_some(now)
+
+    def _restart_later(self, slot: Slot, draw: float, now: float) -> None:
+        if self.budget.take(now):
+            SLOT.step(slot, SlotTrigger.BACK_OFF, now, f"start {slot.attempts} came to nothing")
+            restart = self._policy.restart
+            self.timers.arm(slot, now + full_jitter(slot.attempts, restart.base, restart.cap, draw))
+        else:
+            SLOT.step(slot, SlotTrigger.QUARANTINE, now, "the restart budget is spent")
+            self.timers.arm(slot, self.budget.next_token(now))
+
+    def _close_slot(self, slot: Slot, now: float) -> None:
+        SLOT.step(slot, SlotTrigger.CLOSE, now)
+        self.timers.disarm(slot)
+        del self.slots[slot.index]
+
+    # ── Time ────────────────────────────────────────────────────────────────────────────────────
+
+    def worker_due(self, worker: Worker, now: float) -> None:
+        """The alarm of a worker went off: what that means depends on its state."""
+        state, health = worker.state, self._policy.health
+        if state is WorkerState.INITIALIZING:
+            self.condemn(worker, f"not ready {self._policy.init_timeout:g} s after its start", now, on_purpose=False)
+        elif state is WorkerState.READY:
+            if worker.slot.kind is SlotKind.OVERFLOW and now >= worker.last_active + self._policy.linger:
+                self.retire(worker, "an overflow worker without work", now)
+            elif now >= worker.last_active + health.interval:
+                self._begin_check(worker, now)
+            else:
+                self.timers.arm(worker, worker.last_active + self._patience(worker))
+        elif state is WorkerState.BUSY:
+            self.timers.arm(worker, now + health.interval)  # it shows its health by working
+        elif state is WorkerState.DEGRADED:
+            self._begin_check(worker, now)
+        elif state in (WorkerState.CHECKING, WorkerState.DRAINING):
+            if worker.occupant is None:
+                reason = f"no answer to a health check within {health.timeout:g} s"
+                self.checked(worker, worker.checks, False, reason, now)
+        elif state is WorkerState.TERMINATING:
+            self._down_the_ladder(worker, Rung.TERM if worker.rung is Rung.ASK else Rung.KILL, now)
+
+    def slot_due(self, slot: Slot, wanted: bool, now: float) -> None:
+        """The backoff or quarantine of a slot is over."""
+        if slot.kind is SlotKind.OVERFLOW and not wanted:
+            self._close_slot(slot, now)
+            return
+        if slot.state is SlotState.QUARANTINED and not self.budget.take(now):
+            self.timers.arm(slot, self.budget.next_token(now))  # another slot was first
+            return
+        SLOT.step(slot, SlotTrigger.RESTART, now)
+        self._to_start.append(slot)
+        self._start_some(now)
+
+    # ── The end ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, now: float) -> None:
+        """No more starts: idle workers are asked to go, busy ones may finish, unborn ones are not born."""
+        self.closing = True
+        self._to_start.clear()
+        for slot in list(self.slots.values()):
+            worker = slot.worker
+            if worker is None:
+                self._close_slot(slot, now)
+            elif worker.state is WorkerState.INITIALIZING:
+                WORKER.step(worker, WorkerTrigger.TERMINATE, now, "the pool closes")
+                self._sentenced(worker, "the pool closes", now, on_purpose=True)
+            else:
+                self.retire(worker, "the pool closes", now)
+
+    def kill_all(self, now: float) -> None:
+        """The time for an orderly end is over."""
+        for worker in list(self.workers()):
+            if worker.state is WorkerState.TERMINATING:
+                if worker.rung is not Rung.KILL:
+                    self._down_the_ladder(worker, Rung.KILL, now)
+            else:
+                self.condemn(worker, "the pool closed before it had finished", now, on_purpose=True)
