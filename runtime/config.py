@@ -1,0 +1,224 @@
+"""What a pool is told, checked before anything starts.
+
+A `PoolConfig` is a frozen value. Making one checks every field: a wrong value is a `ConfigError`
+that names the field, the value and what is allowed, whether it came from code, from a TOML file or
+from the environment. The defaults suit a container: the number of workers is what its control group
+grants, not what the host has.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from remuda.runtime.cgroup import cpus
+from remuda.statemachines.errors import ConfigError
+from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry, check_int, check_seconds
+
+__all__ = ["Breaker", "Health", "PoolConfig", "Restart", "Retry"]
+
+_MIB = 1024 * 1024
+_PREFIX = "REMUDA_"
+
+
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of one pool.
+
+    Args:
+        name: what logs, errors and snapshots call it.
+        adapter: what runs in the workers: "dspy", "package.module:Class", the name of an installed
+            adapter (entry point group `remuda.adapters`), or the class itself. None makes a pool
+            for plain functions.
+        settings: what the adapter's `setup` gets, in every worker. Plain data.
+        min_workers: workers that are always there, at least 1. The pool is ready when they are.
+        max_workers: workers at most, default: the CPUs that the control group grants. Those beyond
+            `min_workers` start when callers wait.
+        overflow: workers beyond `max_workers` for a peak.
+        overflow_linger: seconds an overflow worker stays without work.
+        start_concurrency: workers that start at the same time, default: the CPUs.
+        max_waiting: callers that may wait for a worker; one more gets `PoolFull`.
+        init_timeout: seconds a worker has to start, import and set up.
+        call_timeout: seconds a call has for everything (waiting, running, every attempt), unless
+            the call or its command says otherwise; infinity for none.
+        checkout_timeout: seconds that `checkout` waits for a worker; infinity for no limit.
+        shutdown_timeout: seconds that closing takes at most, whatever the workers do.
+        session_ttl: seconds since its last use that a session keeps its preferred worker.
+        max_frame_bytes: the largest message in either direction, from 1 KiB up to 4 GiB - 1.
+        env: added to the environment of the workers.
+        history: steps that each worker, slot and call remembers.
+        health, restart, retry, breaker: see their classes.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+
+    name: str = "pool"
+    adapter: str | type | None = None
+    settings: dict[str, Any] = {}
+    min_workers: int = 1
+    max_workers: int = msgspec.field(default_factory=cpus)
+    overflow: int = 0
+    overflow_linger: float = 10.0
+    start_concurrency: int = msgspec.field(default_factory=cpus)
+    max_waiting: int = 1000
+    init_timeout: float = 60.0
+    call_timeout: float = 60.0
+    checkout_timeout: float = 5.0
+    shutdown_timeout: float = 10.0
+    session_ttl: float = 300.0
+    max_frame_bytes: int = 64 * _MIB
+    env: dict[str, str] = {}
+    history: int = 16
+    health: Health = Health()
+    restart: Restart = Restart()
+    retry: Retry = Retry()
+    breaker: Breaker = Breaker()
+
+    def __post_init__(self) -> None:
+        own = "PoolConfig"
+        if not isinstance(self.name, str) or not self.name:
+            raise _wrong("name", self.name, "a text that is not empty")
+        if not (self.adapter is None or isinstance(self.adapter, type) or _is_text(self.adapter)):
+            raise _wrong("adapter", self.adapter, "a name, 'package.module:Class', a class, or None")
+        if not isinstance(self.settings, dict) or not all(isinstance(key, str) for key in self.settings):
+            raise _wrong("settings", self.settings, "a dict with text keys")
+        if not isinstance(self.env, dict) or not all(
+            isinstance(key, str) and key and "=" not in key and isinstance(value, str) and "\0" not in key + value
+            for key, value in self.env.items()
+        ):
+            raise _wrong("env", self.env, "a dict of texts, without '=' in a name or NUL anywhere")
+        check_int(own, "max_workers", self.max_workers, 1)
+        check_int(own, "min_workers", self.min_workers, 1, self.max_workers)
+        check_int(own, "overflow", self.overflow, 0)
+        check_seconds(own, "overflow_linger", self.overflow_linger, zero=True)
+        check_int(own, "start_concurrency", self.start_concurrency, 1)
+        check_int(own, "max_waiting", self.max_waiting, 0)
+        check_seconds(own, "init_timeout", self.init_timeout)
+        check_seconds(own, "call_timeout", self.call_timeout, endless=True)
+        check_seconds(own, "checkout_timeout", self.checkout_timeout, zero=True, endless=True)
+        check_seconds(own, "shutdown_timeout", self.shutdown_timeout)
+        check_seconds(own, "session_ttl", self.session_ttl)
+        check_int(own, "max_frame_bytes", self.max_frame_bytes, 1024, 2**32 - 1)
+        check_int(own, "history", self.history, 0)
+        for name, kind in (("health", Health), ("restart", Restart), ("retry", Retry), ("breaker", Breaker)):
+            if not isinstance(getattr(self, name), kind):
+                raise _wrong(name, getattr(self, name), f"a remuda.{kind.__name__}")
+
+    @property
+    def policy(self) -> Policy:
+        """The part of the settings by which the core decides."""
+        return Policy(
+            min_workers=self.min_workers,
+            max_workers=self.max_workers,
+            overflow=self.overflow,
+            linger=self.overflow_linger,
+            max_starting=self.start_concurrency,
+            max_waiting=self.max_waiting,
+            init_timeout=self.init_timeout,
+            shutdown_timeout=self.shutdown_timeout,
+            session_ttl=self.session_ttl,
+            health=self.health,
+            restart=self.restart,
+            retry=self.retry,
+            breaker=self.breaker,
+            history=self.history,
+        )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the mapping") -> PoolConfig:
+        """Make one from plain data, such as a parsed file.
+
+        Args:
+            values: fields by name; `health`, `restart`, `retry` and `breaker` as mappings.
+            source: what errors call the origin.
+
+        Raises:
+            ConfigError: a field is unknown, of the wrong type, or not allowed.
+        """
+        try:
+            return msgspec.convert(dict(values), cls, strict=True)
+        except msgspec.ValidationError as error:
+            cause = error.__cause__
+            raise ConfigError(f"in {source}: {cause if isinstance(cause, ConfigError) else error}") from None
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], table: str = "pool") -> PoolConfig:
+        """Read the table `[pool]` (or another one) of a TOML file.
+
+        Raises:
+            ConfigError: the file has no such table, or a value is not allowed.
+            OSError: the file cannot be read.
+        """
+        try:
+            document = tomllib.loads(Path(path).read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{os.fspath(path)} is not valid TOML: {error}") from None
+        found = document.get(table)
+        if not isinstance(found, dict):
+            raise ConfigError(f"{os.fspath(path)} has no table [{table}]; put the settings of the pool there")
+        return cls.from_mapping(found, source=f"[{table}] of {os.fspath(path)}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, base: PoolConfig | None = None) -> PoolConfig:
+        """Override a configuration with variables.
+
+        `REMUDA_MAX_WORKERS=4` sets `max_workers`, `REMUDA_HEALTH_INTERVAL=10` the `interval` of
+        `health`; `settings` and `env` cannot be set this way. A `REMUDA_` variable that names no
+        field is refused, so that a typing error is not silence.
+
+        Args:
+            environ: the variables, default `os.environ`.
+            base: what is overridden, default `PoolConfig()`.
+
+        Raises:
+            ConfigError: a variable names no field, or its value is not allowed.
+        """
+        environ = os.environ if environ is None else environ
+        base = cls() if base is None else base
+        changes: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if variable.startswith(_PREFIX) and not variable.startswith("REMUDA_TEST_"):
+                _set(changes, base, variable, text)
+        for name, part in list(changes.items()):
+            if isinstance(part, dict):
+                changes[name] = msgspec.structs.replace(getattr(base, name), **part)
+        return msgspec.structs.replace(base, **changes)
+
+
+def _set(changes: dict[str, Any], base: PoolConfig, variable: str, text: str) -> None:
+    name = variable.removeprefix(_PREFIX).lower()
+    if name in PoolConfig.__struct_fields__ and name not in ("settings", "env"):
+        current = getattr(base, name)
+        if not isinstance(current, msgspec.Struct):
+            changes[name] = _parsed(variable, text, current)
+            return
+    part, _, field = name.partition("_")
+    if part in ("health", "restart", "retry", "breaker"):
+        config = getattr(base, part)
+        if field in type(config).__struct_fields__:
+            changes.setdefault(part, {})[field] = _parsed(variable, text, getattr(config, field))
+            return
+    raise ConfigError(f"{variable} names no setting of a pool; unset it, or see PoolConfig for the names")
+
+
+def _parsed(variable: str, text: str, current: object) -> object:
+    if isinstance(current, int | float):
+        try:
+            return int(text) if isinstance(current, int) else float(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(current, int) else "a number"
+            raise ConfigError(f"{variable} is {text!r}; it must be {kind}") from None
+    return text
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _wrong(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"PoolConfig.{name} is {value!r}; it must be {allowed}", context={"field": name})

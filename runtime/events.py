@@ -1,0 +1,108 @@
+"""What a pool tells those who watch it.
+
+An observer is anything that can be called with one event. It is called at once, in the pool's own
+thread, between two steps of the pool; it must not wait, and whatever it raises is logged and counted
+but harms nobody. Give observers to `open_pool(..., observers=[...])`.
+
+Rare events (workers, the pool, lines of stderr) are made always. `Transition` and `CallEnded`, of
+which there are several for each call, are only made when there is an observer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from remuda.statemachines.effects import Verdict
+from remuda.statemachines.errors import WorkerDeath
+
+__all__ = [
+    "CallEnded",
+    "Event",
+    "Observer",
+    "PoolChanged",
+    "Transition",
+    "WorkerEnded",
+    "WorkerReady",
+    "WorkerWrote",
+]
+
+
+class PoolChanged(msgspec.Struct, frozen=True):
+    """The pool is in another state."""
+
+    pool: str
+    source: str
+    dest: str
+    reason: str
+    at: float
+    """Monotonic seconds, of trio's clock; the same in every event."""
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    """A worker has come up."""
+
+    pool: str
+    slot: int
+    generation: int
+    pid: int | None
+    seconds: float
+    """From the start of its process to the end of its setup."""
+    at: float
+
+
+class WorkerEnded(msgspec.Struct, frozen=True):
+    """A worker's process is gone and reaped."""
+
+    pool: str
+    slot: int
+    generation: int
+    pid: int | None
+    death: WorkerDeath
+    on_purpose: bool
+    """Whether the pool ended it."""
+    at: float
+
+
+class WorkerWrote(msgspec.Struct, frozen=True):
+    """A worker wrote a line to stderr or stdout."""
+
+    pool: str
+    slot: int
+    generation: int
+    line: str
+    at: float
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """Something took a step of its lifecycle."""
+
+    pool: str
+    lifecycle: str
+    """"worker", "slot", "pool", "breaker" or "call"."""
+    subject: str
+    """Which one: "0.3" is generation 3 of slot 0."""
+    trigger: str
+    source: str
+    dest: str
+    reason: str
+    at: float
+
+
+class CallEnded(msgspec.Struct, frozen=True):
+    """A call, or a checkout, has its outcome."""
+
+    pool: str
+    call: int
+    command: str
+    verdict: Verdict
+    seconds: float
+    """From the moment it was made."""
+    attempts: int
+    """How often it began."""
+    at: float
+
+
+Event = PoolChanged | WorkerReady | WorkerEnded | WorkerWrote | Transition | CallEnded
+Observer = Callable[[Event], object]

@@ -1,0 +1,387 @@
+"""One worker as the runtime sees it: its process, its channel, and the task that looks after it.
+
+The supervising task brings the worker up (start, handshake, replay of the journal), passes on what it
+writes to stderr, and waits for its end. It does not read replies: who has the worker reads its
+channel, and when nobody has it nobody reads. So there is never a question of whose a reply is.
+
+The order at the end is what makes the evidence hold: the process ends; its group is killed and it
+is reaped; the channel is read until nothing is left in it, because what a worker wrote before it
+died still counts; then the evidence page says whether the call had begun; then the core is told.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from remuda.bridge import messages
+from remuda.bridge.frames import Decoder
+from remuda.bridge.journal import Applied, Entry
+from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
+from remuda.bridge.seam import StartOrder, WorkerProcess
+from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
+from remuda.runtime.ticket import Ticket
+from remuda.statemachines import events as ev
+from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_exit
+from remuda.statemachines.subjects import Call, Rung, Worker
+from remuda.statemachines.worker import WorkerState
+
+if TYPE_CHECKING:
+    from remuda.runtime.pool import Pool
+
+__all__ = ["Link"]
+
+_UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
+"""States in which nobody but a health check reads the channel (draining: if it began as a check)."""
+
+
+class Link:
+    """The connection to one worker.
+
+    Attributes:
+        worker: the core's view of it.
+        process: its process, once it has been started.
+        pid: its process id, kept after the end.
+    """
+
+    def __init__(self, pool: Pool, worker: Worker) -> None:
+        self._pool = pool
+        self.worker = worker
+        self.process: WorkerProcess | None = None
+        self.pid: int | None = None
+        self._decoder = Decoder(pool.config.max_frame_bytes)
+        self._outbox = memoryview(b"")
+        # Answers that are due, in order: replayed journal entries, then the call behind them.
+        self._expected: deque[tuple[int, Call | Entry]] = deque()
+        self.applied = Applied()
+        self._journal_version = 0
+        self._greeting: Hello | BootFailed | None = None
+        self.checking = False
+        """Whether a task reads the answers to health checks."""
+        self.over = False
+        """Whether the channel is of no more use, because the worker is on its way out."""
+        self._scope = trio.CancelScope()
+        self._started = pool.now()
+
+    # ── The life of the worker ──────────────────────────────────────────────────────────────────
+
+    async def supervise(self) -> None:
+        """Start the worker, bring it up, wait for its end, and tell the core of each."""
+        process = await self._start()
+        if process is None:
+            return
+        try:
+            with self._scope:
+                await self._live(process)
+        finally:
+            # Normally it is reaped by now. If the pool itself is being torn down, it has to go too.
+            process.signal(signal.SIGKILL)
+            process.close()
+            self._pool.forget(self)
+
+    async def _start(self) -> WorkerProcess | None:
+        worker = self.worker
+        order = StartOrder(
+            pool=self._pool.config.name,
+            slot=worker.slot.index,
+            generation=worker.generation,
+            env=self._pool.config.env,
+        )
+        process = None
+        try:
+            with self._scope:
+                process = await self._pool.launcher.start(order)
+        except OSError as error:
+            cause = f"the operating system did not start it: {error}"
+            self._pool.feed(ev.BootFailed(worker, cause))
+            self._exited(None, cause, ())
+            return None
+        if process is None:
+            self._exited(None, "given up before it was started", ())
+            return None
+        self._scope = trio.CancelScope()
+        self.process, self.pid = process, process.pid
+        if worker.rung is not None:  # condemned while it was being started
+            self.stop(Rung.KILL)
+        return process
+
+    async def _live(self, process: WorkerProcess) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_on_stderr, process)
+            nursery.start_soon(self._bring_up, process)
+            status = await process.wait()
+            nursery.cancel_scope.cancel()
+        self._read_the_rest(process)
+        self._note_stderr(process)
+        ended = "it ended and nobody knows how" if status is None else f"it ended with {describe_exit(status)}"
+        self._exited(status, ended, process.stderr_tail())
+
+    async def _bring_up(self, process: WorkerProcess) -> None:
+        """Handshake, then the journal, then the worker is ready."""
+        pool, worker = self._pool, self.worker
+        self._write(pool.boot_frame())
+        while self._greeting is None and not self.over:
+            await self._turn()
+        greeting = self._greeting
+        if type(greeting) is BootFailed:
+            cause = f"its {greeting.stage} failed: {greeting.error.type_name}: {greeting.error.message}"
+            pool.boot_error = greeting.error
+            pool.feed(ev.BootFailed(worker, cause))
+        elif type(greeting) is Hello:
+            pool.learn_commands(greeting.commands)
+            self._write(self._replay())
+            while (self._expected or self._outbox) and not self.over:
+                await self._turn()
+            if not self.over:
+                seconds = pool.now() - self._started
+                pool.emit(
+                    WorkerReady(
+                        pool.config.name, worker.slot.index, worker.generation, self.pid, seconds, pool.now()
+                    )
+                )
+                pool.feed(ev.Initialized(worker))
+
+    def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
+        pool, worker = self._pool, self.worker
+        call, process = worker.call, self.process
+        began = call is not None and process is not None and process.evidence().started == call.id
+        cause = worker.cause or cause
+        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail)
+        if not worker.on_purpose:
+            pool.last_death = death
+        self.over = True
+        self._expected.clear()
+        ticket = None if call is None else _ticket(call)
+        pool.feed(ev.Exited(worker, cause, began=began, draw=pool.draw()))
+        if ticket is not None and ticket.answer is None and ticket.link is self:
+            ticket.taken_back()
+        self.wake()
+        pool.emit(
+            WorkerEnded(
+                pool.config.name, worker.slot.index, worker.generation, self.pid, death, worker.on_purpose, pool.now()
+            )
+        )
+
+    async def _pass_on_stderr(self, process: WorkerProcess) -> None:
+        while self._note_stderr(process):
+            await process.stderr_readable()
+
+    def _note_stderr(self, process: WorkerProcess) -> bool:
+        lines = process.read_stderr()
+        for line in lines or ():
+            worker = self.worker
+            event = WorkerWrote(
+                self._pool.config.name, worker.slot.index, worker.generation, line, self._pool.now()
+            )
+            self._pool.emit(event)
+        return lines is not None
+
+    # ── The stop ladder ─────────────────────────────────────────────────────────────────────────
+
+    def stop(self, rung: Rung) -> None:
+        """Ask the worker to go, or make it."""
+        self.over = True  # from now on a reply is only read at the end
+        process = self.process
+        if process is None:
+            self._scope.cancel()  # give up the start
+        elif rung is Rung.KILL:
+            process.signal(signal.SIGKILL)
+        elif rung is Rung.TERM:
+            process.signal(signal.SIGTERM)
+        else:
+            self._write(self._pool.shutdown_frame)
+
+    def abandon(self) -> None:
+        """Stop waiting for a process that does not go."""
+        self._scope.cancel()
+
+    # ── Sending ─────────────────────────────────────────────────────────────────────────────────
+
+    def send_call(self, call: Call) -> None:
+        """Send a call, after the journal entries that this worker lacks."""
+        ticket = _ticket(call)
+        if self._is_quiet():
+            replay = self._replay()
+            self._expected.append((call.id, call))
+            self._write(replay + ticket.frame if replay else ticket.frame)
+        ticket.assigned(self)
+
+    def send_check(self, number: int) -> None:
+        """Ask how the worker is; `serve_checks` reads what it says."""
+        if self._is_quiet():
+            self._write(self._pool.pack(messages.Ping(number)))
+
+    def _is_quiet(self) -> bool:
+        """Look whether a worker that nobody has has said anything: it must not have.
+
+        A look at the channel before each use costs two microseconds, and catches garbage before
+        it could be taken for the answer to the call that is about to be sent.
+        """
+        process = self.process
+        assert process is not None
+        data = process.read()
+        if data is None:
+            return not self.over
+        if not data:
+            self._fail("it closed its channel", violation=False)
+        else:
+            self._receive(data)  # a late answer to a health check is allowed
+            if self._decoder.pending and not self.over:
+                self._fail("it wrote to its channel when it had nothing to say")
+        return not self.over
+
+    def _replay(self) -> bytes:
+        """The journal entries that this worker lacks, as frames; their answers are expected."""
+        pool = self._pool
+        if self._journal_version == pool.journal.version:
+            return b""
+        self._journal_version = pool.journal.version
+        frames = []
+        for entry in pool.journal.missing(self.applied):
+            number = pool.next_id()
+            frames.append(pool.pack(messages.Call(number, entry.command, entry.args, True)))
+            self._expected.append((number, entry))
+        return b"".join(frames)
+
+    def _write(self, data: bytes) -> None:
+        if not data or self.process is None:
+            return
+        if self._outbox:
+            self._outbox = memoryview(bytes(self._outbox) + data)
+        else:
+            self._outbox = memoryview(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self.process is not None
+        try:
+            while self._outbox and (taken := self.process.write(self._outbox)):
+                self._outbox = self._outbox[taken:]
+        except OSError:
+            # Its end of the channel is closed. It may still have answered; the supervisor will see.
+            self._outbox = memoryview(b"")
+            if not self.over:
+                self._fail("it closed its channel", violation=False)
+
+    # ── Receiving ───────────────────────────────────────────────────────────────────────────────
+
+    async def serve(self, ticket: Ticket) -> None:
+        """Wait for the channel once, on behalf of the caller of `ticket`, and read it."""
+        ticket.reading = True
+        try:
+            await self._turn()
+        finally:
+            ticket.reading = False
+
+    async def serve_checks(self) -> None:
+        """Read the answers to health checks, also late ones, until the worker is well or goes."""
+        self.checking = True
+        try:
+            while self.worker.state in _UNDER_CHECK and not self.over:
+                await self._turn()
+        finally:
+            self.checking = False
+
+    async def _turn(self) -> None:
+        """Wait until the channel can be written to, if something is left to write, else read."""
+        process = self.process
+        assert process is not None
+        if self._outbox:
+            await process.writable()
+            self._flush()
+        else:
+            await process.readable()
+            self.read()
+
+    def read(self) -> bool:
+        """Take what has arrived, without waiting; False if nothing had."""
+        process, some = self.process, False
+        while process is not None and not self.over:
+            data = process.read()
+            if data is None:
+                break
+            some = True
+            if not data:
+                self._fail("it closed its channel", violation=False)
+                break
+            self._receive(data)
+            if not self._decoder.pending:
+                break
+        return some
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            for body in self._decoder.feed(data):
+                self._take(messages.decode_to_parent(body))
+        except ProtocolError as error:
+            self._fail(error.message)
+
+    def _take(self, message: object) -> None:
+        kind = type(message)
+        if kind is Result or kind is Failure:
+            self._take_reply(message)  # type: ignore[arg-type]
+        elif kind is Pong:
+            assert isinstance(message, Pong)
+            self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, message.reason))
+        elif self._greeting is None and (kind is Hello or kind is BootFailed):
+            self._greeting = message  # type: ignore[assignment]
+        else:
+            raise ProtocolError(f"it sent {kind.__name__} out of turn")
+
+    def _take_reply(self, reply: Result | Failure) -> None:
+        if not self._expected or self._expected[0][0] != reply.id:
+            if self.over:
+                return
+            raise ProtocolError(f"it answered call {reply.id}, which it does not have")
+        _, item = self._expected.popleft()
+        if isinstance(item, Call):
+            ticket = _ticket(item)
+            ok = type(reply) is Result
+            if ok and ticket.info is not None and (ticket.info.journal or ticket.info.forgets):
+                self._note_in_journal(ticket)
+            unfit = type(reply) is Failure and reply.kind is messages.FailureKind.UNFIT
+            self._pool.feed(ev.Replied(self.worker, reply.id, reply, ok, unfit))
+        elif type(reply) is Failure:
+            error = reply.error
+            self._fail(
+                f"it could not replay {item.command!r} from the journal: {error.type_name}: {error.message}",
+                violation=False,
+            )
+        else:
+            self.applied.note(item)
+
+    def _note_in_journal(self, ticket: Ticket) -> None:
+        assert ticket.info is not None
+        entry = self._pool.journal.record(ticket.info, ticket.command, ticket.args)
+        if entry is not None:
+            self.applied.note(entry)
+
+    def _read_the_rest(self, process: WorkerProcess) -> None:
+        """After the end: everything that the worker still managed to say counts."""
+        self.over = True
+        try:
+            while data := process.read():
+                for body in self._decoder.feed(data):
+                    message = messages.decode_to_parent(body)
+                    if isinstance(message, Result | Failure):
+                        self._take_reply(message)
+        except (ProtocolError, OSError):
+            pass  # it is dead already; what cannot be read is as good as not said
+
+    def _fail(self, cause: str, *, violation: bool = True) -> None:
+        self.over = True
+        self._pool.feed(ev.ChannelFailed(self.worker, cause, violation))
+
+    def wake(self) -> None:
+        """Let whoever waits on the channel look again."""
+        if self.process is not None:
+            self.process.wake()
+
+
+def _ticket(call: Call) -> Ticket:
+    ticket = call.request
+    assert isinstance(ticket, Ticket)
+    return ticket

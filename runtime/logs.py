@@ -1,0 +1,65 @@
+"""The rare events as log lines.
+
+If the application has configured structlog, they go there, as events with keys. Otherwise they go to
+the standard logger "remuda", which shows warnings and swallows the rest until somebody configures
+it. remuda itself configures nothing. structlog is imported when the first line is written, so that
+importing remuda stays cheap.
+
+Levels: info for what is normal (a worker is ready, a worker wrote a line), warning for what somebody
+should look at (a worker died, the pool is impaired), error for a pool that has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from remuda.runtime.events import Event, Observer, PoolChanged, WorkerEnded, WorkerReady, WorkerWrote
+
+__all__ = ["log_event", "log_observer_error"]
+
+_POOL_LEVELS = {"impaired": logging.WARNING, "failed": logging.ERROR}
+
+
+def log_event(event: Event) -> None:
+    """Write the line for one of the rare events."""
+    match event:
+        case WorkerReady():
+            facts = {"worker": f"{event.slot}.{event.generation}", "pid": event.pid, "seconds": event.seconds}
+            _log(logging.INFO, "worker.ready", event.pool, facts)
+        case WorkerWrote():
+            facts = {"worker": f"{event.slot}.{event.generation}", "line": event.line}
+            _log(logging.INFO, "worker.wrote", event.pool, facts)
+        case WorkerEnded():
+            level = logging.INFO if event.on_purpose else logging.WARNING
+            facts = {
+                "worker": f"{event.slot}.{event.generation}",
+                "pid": event.pid,
+                "cause": event.death.cause,
+                "exit_status": event.death.exit_status,
+            }
+            _log(level, "worker.ended", event.pool, facts)
+        case PoolChanged():
+            level = _POOL_LEVELS.get(event.dest, logging.INFO)
+            _log(level, f"pool.{event.dest}", event.pool, {"was": event.source, "reason": event.reason})
+        case _:
+            pass
+
+
+def log_observer_error(pool: str, observer: Observer, event: Event, error: Exception) -> None:
+    """Say once that an observer raises; the pool counts the rest."""
+    facts: dict[str, Any] = {"observer": repr(observer), "of": type(event).__name__, "exc_info": error}
+    _log(logging.ERROR, "observer.failed", pool, facts)
+
+
+def _log(level: int, name: str, pool: str, facts: dict[str, Any]) -> None:
+    import structlog
+
+    if structlog.is_configured():
+        structlog.get_logger("remuda").log(level, name, pool=pool, **facts)
+        return
+    logger = logging.getLogger("remuda")
+    if logger.isEnabledFor(level):
+        error = facts.pop("exc_info", None)
+        text = " ".join(f"{key}={value!r}" for key, value in {"pool": pool, **facts}.items())
+        logger.log(level, "%s %s", name, text, exc_info=error)

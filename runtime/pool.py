@@ -1,0 +1,845 @@
+"""The pool, as an application uses it.
+
+This is the place where the core meets trio. `feed` gives the core an event and carries out what it
+says; everything else here is a caller who waits, or a task that reports. Nothing in this file
+decides which worker, when, or whether: if it looks as if it did, it is a bug.
+
+The tasks of a pool live in one nursery: the clock, which wakes the core when something is due, and
+one supervisor for each worker. Calls run in the tasks of their callers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
+
+import trio
+
+from remuda.bridge import functions, messages
+from remuda.bridge.adapters import command_name, reference_to
+from remuda.bridge.frames import pack
+from remuda.bridge.journal import Journal
+from remuda.bridge.messages import CommandInfo, RemoteFailure
+from remuda.bridge.seam import Launcher
+from remuda.bridge.spawn import SpawnLauncher
+from remuda.runtime.config import PoolConfig
+from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition
+from remuda.runtime.link import Link
+from remuda.runtime.outcomes import value_of
+from remuda.runtime.snapshot import PoolSnapshot, WorkerSnapshot
+from remuda.runtime.ticket import Ticket
+from remuda.statemachines import effects as fx
+from remuda.statemachines import events as ev
+from remuda.statemachines.breaker import Breaker
+from remuda.statemachines.call import CallState
+from remuda.statemachines.core import Core
+from remuda.statemachines.errors import (
+    ConfigError,
+    FrameTooLarge,
+    InvalidLease,
+    PoolStartError,
+    SerializationError,
+    UnknownCommand,
+    WorkerDeath,
+)
+from remuda.statemachines.lifecycle import Subject
+from remuda.statemachines.policy import check_seconds
+from remuda.statemachines.pool import PoolState
+from remuda.statemachines.subjects import Call, Slot, Worker
+
+__all__ = ["Lease", "Pool", "Session", "open_pool", "run_pool"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Pool:
+    """A pool of worker processes. Made by `open_pool` and `run_pool`, never by hand.
+
+    Attributes:
+        config: what it was made with.
+        last_death: how the last worker ended that the pool had not ended itself, or None.
+    """
+
+    def __init__(self, config: PoolConfig, launcher: Launcher, observers: Sequence[Observer]) -> None:
+        self.config = config
+        self.launcher = launcher
+        self.label = f"pool {config.name!r}"
+        self.journal = Journal()
+        self.last_death: WorkerDeath | None = None
+        self.boot_error: RemoteFailure | None = None
+        self.observer_errors = 0
+        self.shutdown_frame = self.pack(messages.Shutdown())
+        self._adapter = None if config.adapter is None else reference_to(config.adapter)
+        self._commands: dict[str, CommandInfo] | None = None
+        self._observers = tuple(observers)
+        self._random = random.Random()
+        self._number = 0
+        self._core = Core(config.policy, trio.current_time(), observed=bool(observers))
+        self._state = self._core.pool.state
+        self._links: dict[Worker, Link] = {}
+        self._ended: Counter[str] = Counter()
+        self._inbox: deque[ev.Event] = deque()
+        self._feeding = False
+        self._nap = trio.CancelScope()
+        self._background: set[trio.CancelScope] = set()
+        self._nursery: trio.Nursery
+        self._changed = trio.Event()
+        self._closed = trio.Event()
+
+    # ── For callers ─────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    async def call(
+        self,
+        command: str,
+        args: Mapping[str, object] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotent: bool | None = None,
+    ) -> Any: ...
+
+    @overload
+    async def call(
+        self,
+        command: Callable[[Any, Unpack[Ts]], T],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotent: bool | None = None,
+    ) -> T: ...
+
+    async def call(
+        self,
+        command: Any,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Run a command of the adapter in a worker.
+
+        Args:
+            command: its name, with a dict of named arguments; or the adapter's own function, with
+                positional ones, which type checkers can check.
+            args: see above.
+            timeout: seconds for everything (waiting, running, all attempts), zero or more;
+                infinity for none. Default: the command's own, else the pool's `call_timeout`. A
+                deadline of trio's around the call counts as well; the earlier one holds.
+            session: a name. Calls of a session go to the same worker, as long as that one is free.
+            idempotent: whether doing it twice is harmless, so that it may be tried again when a
+                worker has died with it. Default: what the command says.
+
+        Returns:
+            What the command returned, as plain data.
+
+        Raises:
+            RemoteError: the command raised. A built-in exception can also be caught by its own type.
+            CallTimeout: the deadline passed.
+            OutcomeUnknown: the worker died after the command had begun, and it may not be repeated.
+            WorkerDied, ProtocolError, PoolFull, PoolClosed, PoolFailed, CircuitOpen, UnknownCommand,
+            SerializationError, FrameTooLarge: as their texts say.
+        """
+        return await self._call(command, args, timeout, session, idempotent, None)
+
+    async def run_sync(
+        self,
+        sync_fn: Callable[[Unpack[Ts]], T],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | None = None,
+        session: str | None = None,
+        idempotent: bool = False,
+    ) -> T:
+        """Run a plain function in a worker, as `trio.to_thread.run_sync` does in a thread.
+
+        Only for a pool without an adapter. The function goes by name, its arguments and result by
+        pickle. For keyword arguments use `functools.partial`.
+
+        Args:
+            sync_fn: a function that can be imported, or one of the running script.
+            args: its arguments.
+            timeout, session, idempotent: as for `call`.
+
+        Raises:
+            As `call` does.
+        """
+        if self._adapter is not None:
+            raise ConfigError(
+                f"{self.label} runs the commands of its adapter; for plain functions open a pool without one"
+            )
+        command, payload = functions.request(sync_fn, args)
+        value = await self._run(self._ticket(command, payload, None), timeout, session, idempotent, None)
+        return functions.loads(value, command)  # type: ignore[no-any-return]
+
+    def session(self, name: str) -> Session:
+        """Calls that belong together. See `Session`."""
+        return Session(self, name)
+
+    @asynccontextmanager
+    async def checkout(
+        self, *, timeout: float | None = None, session: str | None = None
+    ) -> AsyncGenerator[Lease, None]:
+        """Hold one worker for several calls.
+
+        Args:
+            timeout: seconds to wait for one, zero or more; infinity for no limit. Default: the
+                pool's `checkout_timeout`.
+            session: prefer the worker that served this session last.
+
+        Raises:
+            CheckoutTimeout: none came free in time.
+            PoolFull, PoolClosed, PoolFailed: as their texts say.
+        """
+        timeout = self.config.checkout_timeout if timeout is None else timeout
+        ticket = Ticket("checkout", self.now())
+        lease_call = self._make_call(ticket, timeout, session, False, None)
+        lease_call.is_lease = True
+        await self._wait(ticket)
+        answer = ticket.answer
+        if answer is None or answer.verdict is not fx.Verdict.GRANTED:
+            value_of(self, ticket)
+        lease = Lease(self, lease_call)
+        try:
+            yield lease
+        finally:
+            lease.give_back()
+
+    def snapshot(self) -> PoolSnapshot:
+        """What the pool is doing at this moment."""
+        core, now = self._core, self.now()
+        workers = []
+        for worker in core.crew.workers():
+            link = self._links.get(worker)
+            call = worker.call
+            if call is not None and link is not None and link.process is not None:
+                if call.state is CallState.ASSIGNED and link.process.evidence().started == call.id:
+                    self.feed(ev.Began(call))
+            workers.append(
+                WorkerSnapshot(
+                    slot=worker.slot.index,
+                    generation=worker.generation,
+                    kind=worker.slot.kind,
+                    state=worker.state,
+                    pid=None if link is None else link.pid,
+                    calls_served=worker.served,
+                    failures=worker.failures,
+                    command=None if call is None else _ticket(call).command,
+                    seconds_in_state=now - worker.since,
+                )
+            )
+        return PoolSnapshot(
+            name=self.config.name,
+            state=core.pool.state,
+            breaker=core.breaker.state,
+            workers=tuple(workers),
+            slots=dict(Counter(str(slot.state) for slot in core.crew.slots.values())),
+            waiting=len(core.waiters),
+            in_flight=len(core.calls),
+            sessions=len(core.sessions),
+            restart_tokens=core.crew.budget.tokens(now),
+            ended=dict(self._ended),
+            last_death=self.last_death,
+        )
+
+    @property
+    def state(self) -> PoolState:
+        """The state of the pool's lifecycle."""
+        return self._core.pool.state
+
+    async def wait_for(self, *states: PoolState) -> PoolState:
+        """Wait until the pool is in one of `states`; returns which."""
+        await trio.lowlevel.checkpoint()
+        while self._core.pool.state not in states:
+            await self._changed.wait()
+        return self._core.pool.state
+
+    def suspend(self) -> None:
+        """Give no more work to workers until `resume`; callers wait, within their deadlines.
+
+        Raises:
+            IllegalTransition: the pool is not serving.
+        """
+        self.feed(ev.Suspend())
+
+    def resume(self) -> None:
+        """End a suspension.
+
+        Raises:
+            IllegalTransition: the pool is not suspended.
+        """
+        self.feed(ev.Resume())
+
+    async def aclose(self) -> None:
+        """Take no more calls, let the running ones finish, end the workers.
+
+        It takes `shutdown_timeout` seconds at most: what runs longer is killed. Callers that wait
+        for a worker get `PoolClosed` at once. Closing twice is harmless.
+        """
+        self.feed(ev.Close())
+        await self._closed.wait()
+
+    # ── Making calls ────────────────────────────────────────────────────────────────────────────
+
+    async def _call(
+        self,
+        command: Any,
+        args: tuple[Any, ...],
+        timeout: float | None,
+        session: str | None,
+        idempotent: bool | None,
+        lease: Call | None,
+    ) -> Any:
+        if self._adapter is None:
+            raise ConfigError(f"{self.label} has no adapter, so no commands; use run_sync, or give it one")
+        if isinstance(command, str):
+            name, payload = command, _named(command, args)
+        else:
+            name, payload = command_name(command), list(args)
+        commands = self._commands
+        info = None if commands is None else commands.get(name)
+        if info is None and commands is not None:
+            known = ", ".join(sorted(commands)) or "none"
+            raise UnknownCommand(f"the adapter of {self.label} has no command {name!r}; it has: {known}")
+        if info is not None:
+            timeout = info.timeout if timeout is None else timeout
+            idempotent = info.idempotent if idempotent is None else idempotent
+        ticket = self._ticket(name, payload, info)
+        return await self._run(ticket, timeout, session, bool(idempotent), lease)
+
+    def _ticket(self, command: str, args: Any, info: CommandInfo | None) -> Ticket:
+        """Everything about a call that does not depend on who runs it; fails at the edge."""
+        number = self.next_id()
+        try:
+            frame = self.pack(messages.Call(number, command, args))
+        except FrameTooLarge as error:
+            raise FrameTooLarge(
+                f"the arguments of {command!r} are too large: {error.message}. "
+                "Raise max_frame_bytes, or pass a path instead of the data"
+            ) from None
+        except SerializationError as error:
+            raise SerializationError(
+                f"the arguments of {command!r} cannot be sent: {error.message}. "
+                "Pass plain data: numbers, text, bytes, lists, dicts"
+            ) from error.__cause__
+        keeps = info is not None and (info.journal or info.forgets)
+        ticket = Ticket(command, self.now(), frame, args if keeps else None, info)
+        ticket.call = Call(number, now=ticket.made, request=ticket, history=self.config.history)
+        return ticket
+
+    def _make_call(
+        self, ticket: Ticket, timeout: float | None, session: str | None, idempotent: bool, lease: Call | None
+    ) -> Call:
+        timeout = self.config.call_timeout if timeout is None else timeout
+        check_seconds("call", "timeout", timeout, zero=True, endless=True)
+        if session is not None and not (isinstance(session, str) and session):
+            raise ConfigError(f"call.session is {session!r}; it must be a text that is not empty")
+        deadline = min(ticket.made + timeout, trio.current_effective_deadline())
+        call = getattr(ticket, "call", None)
+        if call is None:
+            call = Call(self.next_id(), now=ticket.made, request=ticket, history=self.config.history)
+            ticket.call = call
+        call.deadline = deadline
+        call.session = session
+        call.idempotent = idempotent
+        call.lease = lease
+        return call
+
+    async def _run(
+        self, ticket: Ticket, timeout: float | None, session: str | None, idempotent: bool, lease: Call | None
+    ) -> Any:
+        self._make_call(ticket, timeout, session, idempotent, lease)
+        await self._wait(ticket)
+        return value_of(self, ticket)
+
+    async def _wait(self, ticket: Ticket) -> None:
+        """Submit the call and stay until it has its answer, or its caller is cancelled."""
+        call = ticket.call
+        if call.deadline == -math.inf:
+            await trio.lowlevel.checkpoint()  # its caller is cancelled already
+        self.feed(ev.Submit(call))
+        waited = False
+        try:
+            while ticket.answer is None:
+                waited = True
+                if ticket.link is not None and not ticket.link.over:
+                    await ticket.link.serve(ticket)
+                else:
+                    await self._park(ticket)
+        except trio.Cancelled:
+            if ticket.answer is None and ticket.link is not None:
+                ticket.link.read()  # the answer may be there already: then its worker need not die
+            if ticket.answer is None:
+                self.feed(ev.GiveUp(call))
+            raise
+        if not waited or ticket.answer.verdict is fx.Verdict.TIMED_OUT:
+            # If it was trio's deadline that passed, this is where trio says so, in its own way.
+            await trio.lowlevel.checkpoint()
+
+    async def _park(self, ticket: Ticket) -> None:
+        def leave(_: object) -> trio.lowlevel.Abort:
+            # At once, so that no worker is spent on it between now and the end of its task's sleep.
+            ticket.task = None
+            self.feed(ev.GiveUp(ticket.call))
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        ticket.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    # ── The core and its effects ────────────────────────────────────────────────────────────────
+
+    @trio.lowlevel.enable_ki_protection
+    def feed(self, event: ev.Event) -> None:
+        """Tell the core, and carry out what it wants; events that this causes come after it."""
+        self._inbox.append(event)
+        if self._feeding:
+            return
+        core = self._core
+        self._feeding = True
+        try:
+            while self._inbox:
+                for effect in core.handle(self._inbox.popleft(), trio.current_time()):
+                    _CARRY_OUT[type(effect)](self, effect)
+        finally:
+            self._feeding = False
+        if core.pool.state is not self._state:
+            self._note_state()
+        due = core.next_due()
+        if due < self._nap.deadline:
+            self._nap.deadline = due
+
+    def _start_worker(self, effect: fx.StartWorker) -> None:
+        link = Link(self, effect.worker)
+        self._links[effect.worker] = link
+        self._spawn(link.supervise)
+
+    def _send_call(self, effect: fx.SendCall) -> None:
+        self._links[effect.worker].send_call(effect.call)
+
+    def _send_check(self, effect: fx.SendCheck) -> None:
+        link = self._links[effect.worker]
+        link.send_check(effect.number)
+        if not link.checking:
+            self._spawn(link.serve_checks)
+
+    def _stop(self, effect: fx.Stop) -> None:
+        link = self._links.get(effect.worker)
+        if link is not None:
+            link.stop(effect.rung)
+
+    def _abandon(self, effect: fx.Abandon) -> None:
+        link = self._links.get(effect.worker)
+        if link is not None:
+            link.abandon()
+
+    def _answer(self, effect: fx.Answer) -> None:
+        ticket = _ticket(effect.call)
+        self._ended[effect.verdict] += effect.verdict is not fx.Verdict.GRANTED
+        ticket.answered(effect)
+        if self._observers and effect.verdict is not fx.Verdict.GRANTED:
+            now = self.now()
+            call = effect.call
+            self.emit(
+                CallEnded(
+                    self.config.name, call.id, ticket.command, effect.verdict, now - ticket.made, call.attempts, now
+                )
+            )
+
+    def _all_closed(self, effect: fx.Closed) -> None:
+        self._closed.set()
+
+    def _stepped(self, effect: fx.Stepped) -> None:
+        step = effect.step
+        kind, name = _identity(effect.subject)
+        self.emit(
+            Transition(
+                self.config.name, kind, name, step.trigger, step.source, step.dest, step.reason, step.at
+            )
+        )
+
+    def _note_state(self) -> None:
+        before, self._state = self._state, self._core.pool.state
+        self._changed.set()
+        self._changed = trio.Event()
+        history = self._core.pool.history
+        reason = history[-1].reason if history else ""
+        self.emit(PoolChanged(self.config.name, before, self._state, reason, self.now()))
+
+    # ── For the links ───────────────────────────────────────────────────────────────────────────
+
+    def now(self) -> float:
+        return trio.current_time()
+
+    def draw(self) -> float:
+        """A random number from 0 to 1, for the core."""
+        return self._random.random()
+
+    def next_id(self) -> int:
+        """A number for a call, never used before in this pool."""
+        self._number += 1
+        return self._number
+
+    def pack(self, message: messages.ToWorker) -> bytes:
+        """A message as a frame; raises SerializationError or FrameTooLarge."""
+        return pack(messages.encode(message), self.config.max_frame_bytes)
+
+    def boot_frame(self) -> bytes:
+        config = self.config
+        return self.pack(
+            messages.Boot(
+                adapter=self._adapter,
+                settings=config.settings,
+                sys_path=list(sys.path),
+                cwd=os.getcwd(),
+                main_path=functions.main_path(),
+                codec="pickle" if self._adapter is None else "msgpack",
+                max_frame_bytes=config.max_frame_bytes,
+            )
+        )
+
+    def learn_commands(self, commands: Sequence[CommandInfo]) -> None:
+        """What a worker said in its handshake that its adapter can do."""
+        self._commands = {info.name: info for info in commands}
+
+    def forget(self, link: Link) -> None:
+        self._links.pop(link.worker, None)
+        self.journal.forget_worker(link.applied)
+
+    def next_restart(self) -> float | None:
+        """Seconds until a failed pool tries to start a worker again."""
+        now = self.now()
+        dues = [slot.due - now for slot in self._core.crew.slots.values() if slot.due < math.inf]
+        return max(0.0, min(dues)) if dues else None
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers; none of them can harm the pool."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as error:
+                self.observer_errors += 1
+                if self.observer_errors == 1:
+                    from remuda.runtime.logs import log_observer_error
+
+                    log_observer_error(self.config.name, observer, event, error)
+        if type(event) not in _FREQUENT:
+            from remuda.runtime.logs import log_event
+
+            log_event(event)
+
+    # ── Its tasks ───────────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        """Start the workers; returns when the pool is ready.
+
+        Raises:
+            PoolStartError: it cannot be.
+        """
+        self._nursery = nursery
+        self._spawn(self._keep_time)
+        self.feed(ev.Open())
+        while self._core.pool.state is PoolState.STARTING:
+            await self._changed.wait()
+        if self._core.pool.state is PoolState.FAILED:
+            cause = self._core.last_cause
+            error = PoolStartError(
+                f"{self.label} could not start: worker: {cause}. See its last words, and try `remuda doctor`",
+                last_death=self.last_death,
+                snapshot=self.snapshot(),
+                context={"pool": self.config.name},
+            )
+            if self.boot_error is not None and self.boot_error.traceback:
+                error.add_note(f"in the worker:\n{self.boot_error.traceback}")
+            raise error
+
+    async def _keep_time(self) -> None:
+        """Tell the core when something is due, after reading whatever has arrived by then.
+
+        If the loop was blocked, or the process stopped, answers and deadlines come up together.
+        The answers go first: nothing is called late that was there in time to be read.
+        """
+        while True:
+            with trio.CancelScope(deadline=self._core.next_due()) as self._nap:
+                await trio.sleep_forever()
+            for link in list(self._links.values()):
+                if link.read():
+                    link.wake()
+            self.feed(ev.Tick())
+
+    def _spawn(self, async_fn: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._in_background, async_fn)
+
+    async def _in_background(self, async_fn: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the pool.
+
+        It is shielded: when the block around the pool is cancelled, the pool closes in order, and
+        for that its tasks have to be there. If one crashes, that is a bug in remuda; nobody shall
+        hang for it.
+        """
+        with trio.CancelScope(shield=True) as scope:
+            self._background.add(scope)
+            try:
+                await async_fn()
+            except Exception:
+                self._halt()
+                for call in list(self._core.calls.values()):
+                    _ticket(call).answered(fx.Answer(call, fx.Verdict.CLOSED))
+                raise
+            finally:
+                self._background.discard(scope)
+
+    def _halt(self) -> None:
+        """Stop all tasks of the pool, also those that were on their way."""
+        self._closed.set()
+        self._nursery.cancel_scope.cancel()
+        for scope in self._background:
+            scope.cancel()
+
+    async def _end(self) -> None:
+        """Close, whatever has happened, and stop the clock."""
+        with trio.CancelScope(shield=True):
+            await self.aclose()
+        self._halt()
+
+
+class Session:
+    """Calls that belong together: they prefer the worker that served the last of them.
+
+    It is a preference. A call goes to another worker rather than wait, and state that has to be
+    there belongs into the journal (`remuda.command(journal=…)`), not into a worker's memory.
+    """
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        self._pool = pool
+        self.name = name
+
+    @overload
+    async def call(
+        self,
+        command: str,
+        args: Mapping[str, object] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+    ) -> Any: ...
+
+    @overload
+    async def call(
+        self,
+        command: Callable[[Any, Unpack[Ts]], T],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+    ) -> T: ...
+
+    async def call(
+        self, command: Any, /, *args: Any, timeout: float | None = None, idempotent: bool | None = None
+    ) -> Any:
+        """As `Pool.call`, in this session."""
+        return await self._pool._call(command, args, timeout, self.name, idempotent, None)
+
+    async def end(self) -> None:
+        """Forget the session's worker. Its name may be used again, as a new session."""
+        self._pool.feed(ev.EndSession(self.name))
+        await trio.lowlevel.checkpoint()
+
+
+class Lease:
+    """A worker that was checked out: yours until the block ends. One call at a time."""
+
+    def __init__(self, pool: Pool, call: Call) -> None:
+        self._pool = pool
+        self._lease = call
+        worker = call.worker
+        assert worker is not None
+        self.slot = worker.slot.index
+        self.generation = worker.generation
+
+    @overload
+    async def call(
+        self,
+        command: str,
+        args: Mapping[str, object] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+    ) -> Any: ...
+
+    @overload
+    async def call(
+        self, command: Callable[[Any, Unpack[Ts]], T], /, *args: Unpack[Ts], timeout: float | None = None
+    ) -> T: ...
+
+    async def call(self, command: Any, /, *args: Any, timeout: float | None = None) -> Any:
+        """As `Pool.call`, on this worker. It is never repeated on another one.
+
+        Raises:
+            WorkerDied: the worker has ended; check out another.
+            InvalidLease: the block has ended, or another call on this worker is under way.
+        """
+        return await self._pool._call(command, args, timeout, None, False, self._lease)
+
+    async def run_sync(
+        self, sync_fn: Callable[[Unpack[Ts]], T], /, *args: Unpack[Ts], timeout: float | None = None
+    ) -> T:
+        """As `Pool.run_sync`, on this worker."""
+        pool = self._pool
+        if pool._adapter is not None:
+            raise ConfigError(f"{pool.label} runs the commands of its adapter; use call")
+        command, payload = functions.request(sync_fn, args)
+        value = await pool._run(pool._ticket(command, payload, None), timeout, None, False, self._lease)
+        return functions.loads(value, command)  # type: ignore[no-any-return]
+
+    def give_back(self) -> None:
+        """Give the worker back. The block does this by itself; doing it earlier, or again, is fine."""
+        try:
+            self._pool.feed(ev.Checkin(self._lease))
+        except InvalidLease:
+            pass  # the worker died, or it was given back already
+
+
+@asynccontextmanager
+async def open_pool(
+    config: PoolConfig | None = None,
+    /,
+    *,
+    observers: Sequence[Observer] = (),
+    launcher: Launcher | None = None,
+    **fields: Any,
+) -> AsyncGenerator[Pool, None]:
+    """A pool for the length of a block.
+
+        async with remuda.open_pool(adapter="dspy", max_workers=8) as pool:
+            ...
+
+    It is entered when `min_workers` are ready. Leaving it lets running calls finish and ends the
+    workers, within `shutdown_timeout` seconds. An exception of the block arrives as it was raised.
+
+    Args:
+        config: the settings, or
+        fields: single fields of `PoolConfig`, which override those of `config`.
+        observers: called with every event of the pool; see `remuda.runtime.events`.
+        launcher: what starts the workers, default: processes on this machine.
+
+    Raises:
+        ConfigError: a setting is not allowed.
+        PoolStartError: the workers do not start; the text has the last one's words.
+    """
+    pool = _make_pool(config, fields, observers, launcher)
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                await pool._start(nursery)
+                yield pool
+            except BaseException as error:
+                failure = error
+            finally:
+                await pool._end()
+    except BaseExceptionGroup as group:
+        _, crash = group.split(trio.Cancelled)
+        if crash is not None:  # a task of the pool itself has crashed, which cancelled the block
+            raise (crash if len(crash.exceptions) > 1 else crash.exceptions[0]) from failure
+        if failure is None:
+            raise
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # no reference cycle through this frame
+
+
+async def run_pool(
+    config: PoolConfig | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    launcher: Launcher | None = None,
+    task_status: trio.TaskStatus[Pool] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """A pool as a task of a nursery.
+
+        pool = await nursery.start(remuda.run_pool, config)
+
+    It runs until it is cancelled or `pool.aclose()` is called, and then ends like `open_pool`.
+
+    Args and errors: as for `open_pool`.
+    """
+    async with open_pool(config, observers=observers, launcher=launcher) as pool:
+        task_status.started(pool)
+        await pool._closed.wait()
+
+
+def _make_pool(
+    config: PoolConfig | None, fields: dict[str, Any], observers: Sequence[Observer], launcher: Launcher | None
+) -> Pool:
+    functions.refuse_inside_main_load()
+    if config is not None and not isinstance(config, PoolConfig):
+        raise ConfigError(f"the configuration is {config!r}; it must be a remuda.PoolConfig, or None")
+    unknown = sorted(set(fields) - set(PoolConfig.__struct_fields__))
+    if unknown:
+        known = ", ".join(PoolConfig.__struct_fields__)
+        raise ConfigError(f"PoolConfig has no field {unknown[0]!r}; it has: {known}", context={"field": unknown[0]})
+    if config is None:
+        config = PoolConfig(**fields)
+    elif fields:
+        current = {name: getattr(config, name) for name in PoolConfig.__struct_fields__}
+        config = PoolConfig(**{**current, **fields})
+    for observer in observers:
+        if not callable(observer):
+            raise ConfigError(f"the observer {observer!r} cannot be called; it must take one event")
+    return Pool(config, SpawnLauncher() if launcher is None else launcher, observers)
+
+
+def _named(command: str, args: tuple[Any, ...]) -> dict[str, object]:
+    """The arguments of a command that was given by name."""
+    if not args or (len(args) == 1 and args[0] is None):
+        return {}
+    if len(args) > 1 or not isinstance(args[0], Mapping):
+        raise ConfigError(
+            f"call({command!r}, …) takes one dict of named arguments; for positional ones pass the adapter's "
+            "own function instead of its name"
+        )
+    return dict(args[0])
+
+
+def _ticket(call: Call) -> Ticket:
+    ticket = call.request
+    assert isinstance(ticket, Ticket)
+    return ticket
+
+
+def _identity(subject: Subject[Any]) -> tuple[str, str]:
+    """What a transition is about: the lifecycle, and which one."""
+    if isinstance(subject, Worker):
+        return "worker", f"{subject.slot.index}.{subject.generation}"
+    if isinstance(subject, Slot):
+        return "slot", str(subject.index)
+    if isinstance(subject, Call):
+        return "call", str(subject.id)
+    return ("breaker" if isinstance(subject, Breaker) else "pool"), ""
+
+
+_FREQUENT = frozenset({Transition, CallEnded})
+
+_CARRY_OUT: dict[type, Callable[[Pool, Any], None]] = {
+    fx.StartWorker: Pool._start_worker,
+    fx.SendCall: Pool._send_call,
+    fx.SendCheck: Pool._send_check,
+    fx.Stop: Pool._stop,
+    fx.Answer: Pool._answer,
+    fx.Abandon: Pool._abandon,
+    fx.Closed: Pool._all_closed,
+    fx.Stepped: Pool._stepped,
+}

@@ -1,0 +1,70 @@
+"""A caller's side of one call: what it sends, where it waits, and what came of it.
+
+The core knows a `Call`; the runtime hangs a `Ticket` on it. Whoever makes the call waits on the
+ticket in one of two ways. Without a worker it is parked, and whoever assigns one reschedules it.
+With a worker, *it reads the worker's channel itself*: for a lone caller that saves a task switch per
+call, which is a third of what a small call costs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from remuda.bridge.messages import CommandInfo
+from remuda.statemachines.effects import Answer
+from remuda.statemachines.subjects import Call
+
+if TYPE_CHECKING:
+    from remuda.runtime.link import Link
+
+__all__ = ["Ticket"]
+
+
+class Ticket:
+    __slots__ = ("answer", "args", "call", "command", "frame", "info", "link", "made", "reading", "task")
+
+    def __init__(
+        self,
+        command: str,
+        made: float,
+        frame: bytes = b"",
+        args: object = None,
+        info: CommandInfo | None = None,
+    ) -> None:
+        self.command = command
+        self.made = made
+        self.frame = frame
+        self.args = args
+        """Only kept for commands with a journal, which needs them."""
+        self.info = info
+        self.call: Call
+        self.answer: Answer | None = None
+        self.link: Link | None = None
+        self.task: trio.lowlevel.Task | None = None
+        """The parked caller."""
+        self.reading = False
+        """Whether the caller waits on the channel of `link`."""
+
+    def wake(self) -> None:
+        """Let the caller look again, wherever it waits."""
+        if self.task is not None:
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task)
+        elif self.reading and self.link is not None:
+            self.link.wake()
+
+    def assigned(self, link: Link) -> None:
+        """The call was sent over `link`: its caller is to read there."""
+        self.link = link
+        self.wake()
+
+    def taken_back(self) -> None:
+        """The worker is gone and the call waits for another."""
+        self.wake()
+        self.link = None
+
+    def answered(self, answer: Answer) -> None:
+        self.answer = answer
+        self.wake()

@@ -1,0 +1,203 @@
+"""The table and the stock engine mean the same: every state, trigger and outcome of the guards.
+
+The lifecycles are small enough to try all of it. A lifecycle made for the purpose adds what ours do
+not use: several guards on one choice, "=", guards that all refuse, guards that return no bool.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from transitions import Machine
+
+from remuda.statemachines.breaker import BREAKER
+from remuda.statemachines.call import CALL
+from remuda.statemachines.errors import IllegalTransition
+from remuda.statemachines.lifecycle import Lifecycle, Subject
+from remuda.statemachines.pool import POOL
+from remuda.statemachines.slot import SLOT
+from remuda.statemachines.worker import WORKER
+
+
+class Light(StrEnum):
+    RED = "red"
+    GREEN = "green"
+    DARK = "dark"
+
+
+class Turn(StrEnum):
+    NEXT = "next"
+    AGAIN = "again"
+    CUT = "cut"
+
+
+LIGHT: Lifecycle[Light, Turn] = Lifecycle(
+    "light",
+    Machine(
+        model=None,
+        states=[Light.RED, Light.GREEN, {"name": Light.DARK, "final": True}],
+        initial=Light.RED,
+        transitions=[
+            {
+                "trigger": Turn.NEXT,
+                "source": [Light.RED, Light.GREEN],
+                "dest": Light.GREEN,
+                "conditions": ["powered", "clear"],
+                "unless": "broken",
+            },
+            {"trigger": Turn.NEXT, "source": Light.RED, "dest": Light.DARK, "unless": ["powered", "clear"]},
+            {"trigger": Turn.NEXT, "source": Light.GREEN, "dest": Light.RED},
+            {"trigger": Turn.AGAIN, "source": [Light.RED, Light.GREEN], "dest": "=", "conditions": "powered"},
+            {"trigger": Turn.CUT, "source": Light.RED, "dest": Light.DARK},
+            {"trigger": Turn.CUT, "source": Light.GREEN, "dest": None},
+        ],
+        auto_transitions=False,
+    ),
+)
+
+LIFECYCLES: list[Lifecycle[Any, Any]] = [WORKER, SLOT, POOL, CALL, BREAKER, LIGHT]
+
+
+def subject(lifecycle: Lifecycle[Any, Any], state: StrEnum, facts: dict[str, object]) -> Subject[Any]:
+    """Something in `state` whose guards say what `facts` says."""
+
+    def says(guard: str) -> property:
+        return property(lambda _: facts[guard])
+
+    made = type("Probe", (Subject,), {guard: says(guard) for guard in lifecycle.guards})
+    one: Subject[Any] = made(lifecycle, now=1.0)
+    one.state = state
+    return one
+
+
+def cases(lifecycle: Lifecycle[Any, Any]) -> Iterator[tuple[StrEnum, StrEnum, dict[str, object]]]:
+    outcomes: tuple[object, ...] = (True, False, None, 1, 2) if lifecycle is LIGHT else (True, False)
+    states, triggers = type(lifecycle.initial), type(lifecycle.triggers[0])
+    for state, trigger in itertools.product(states, triggers):
+        for values in itertools.product(outcomes, repeat=len(lifecycle.guards)):
+            yield state, trigger, dict(zip(lifecycle.guards, values, strict=True))
+
+
+def attempt(step: Any, one: Subject[Any], trigger: StrEnum) -> object:
+    try:
+        return step(one, trigger, 2.0, "why")
+    except IllegalTransition as error:
+        return "illegal", error.lifecycle, error.state, error.trigger
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda it: it.name)
+def test_every_step_is_the_same_on_both_engines(lifecycle: Lifecycle[Any, Any]) -> None:
+    for state, trigger, facts in cases(lifecycle):
+        ours, stock = subject(lifecycle, state, facts), subject(lifecycle, state, facts)
+        was = attempt(lifecycle.step, ours, trigger)
+        assert was == attempt(lifecycle.step_stock, stock, trigger), (state, trigger, facts)
+        assert (ours.state, ours.since, list(ours.history)) == (stock.state, stock.since, list(stock.history))
+        if isinstance(was, tuple):
+            assert was == ("illegal", lifecycle.name, state, trigger)
+            assert (ours.state, ours.since, list(ours.history)) == (state, 1.0, []), "something was changed"
+        else:
+            assert ours.state is was
+            assert ours.since == (1.0 if was is state else 2.0)
+            assert [(s.trigger, s.source, s.dest, s.at, s.reason) for s in ours.history] == [
+                (trigger, state, was, 2.0, "why")
+            ]
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda it: it.name)
+def test_allows_is_what_some_outcome_of_the_guards_takes(lifecycle: Lifecycle[Any, Any]) -> None:
+    taken = {
+        (state, trigger)
+        for state, trigger, facts in cases(lifecycle)
+        if not isinstance(attempt(lifecycle.step, subject(lifecycle, state, facts), trigger), tuple)
+    }
+    for state, trigger, _ in cases(lifecycle):
+        assert lifecycle.allows(state, trigger) == ((state, trigger) in taken)
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda it: it.name)
+def test_asking_declares_nothing(lifecycle: Lifecycle[Any, Any]) -> None:
+    """`transitions` keeps its sources in a defaultdict, and an illegal step must not add one."""
+
+    def declared() -> dict[str, list[str]]:
+        return {trigger: [*event.transitions] for trigger, event in lifecycle.machine.events.items()}
+
+    before = declared()
+    for state, trigger, facts in cases(lifecycle):
+        attempt(lifecycle.step, subject(lifecycle, state, facts), trigger)
+        attempt(lifecycle.step_stock, subject(lifecycle, state, facts), trigger)
+    assert declared() == before
+
+
+def test_a_guard_that_raises_changes_nothing_in_either() -> None:
+    class Shaky(Subject[Light]):
+        @property
+        def powered(self) -> bool:
+            raise LookupError("no meter")
+
+    for step in LIGHT.step, LIGHT.step_stock:
+        one = Shaky(LIGHT)
+        with pytest.raises(LookupError, match="no meter"):
+            step(one, Turn.AGAIN, 1.0)
+        assert (one.state, one.since, list(one.history)) == (Light.RED, 0.0, [])
+
+
+def test_a_state_of_another_lifecycle_is_illegal_in_both() -> None:
+    for step in LIGHT.step, LIGHT.step_stock:
+        one = Subject(LIGHT)
+        one.state = "purple"  # type: ignore[assignment]
+        with pytest.raises(IllegalTransition):
+            step(one, Turn.CUT, 1.0)
+        assert one.state == "purple"
+
+
+# ── What our own declarations promise ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES[:-1], ids=lambda it: it.name)
+def test_the_whole_of_both_enums_is_declared(lifecycle: Lifecycle[Any, Any]) -> None:
+    assert lifecycle.states == tuple(type(lifecycle.initial))
+    assert lifecycle.triggers == tuple(type(lifecycle.triggers[0]))
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "final"),
+    [
+        (WORKER, {"terminated"}),
+        (SLOT, {"closed"}),
+        (POOL, {"closed"}),
+        (CALL, {"succeeded", "failed", "unknown", "rejected", "timed_out", "cancelled"}),
+        (BREAKER, set[str]()),
+    ],
+    ids=lambda it: it.name if isinstance(it, Lifecycle) else "",
+)
+def test_final_states_are_those_without_a_way_out(lifecycle: Lifecycle[Any, Any], final: set[str]) -> None:
+    assert {str(s) for s in lifecycle.final} == final
+    assert {str(s) for s in lifecycle.states if not lifecycle.table[s]} == final
+
+
+def test_a_worker_may_exit_at_any_time_and_nothing_comes_too_late_for_one_that_terminates() -> None:
+    S, T = type(WORKER.initial), type(WORKER.triggers[0])
+    for state in S:
+        assert WORKER.allows(state, T.EXITED) == (state is not S.TERMINATED)
+    for trigger in T:
+        (choice,) = WORKER.table[S.TERMINATING][trigger]
+        assert choice.dest is (S.TERMINATED if trigger is T.EXITED else S.TERMINATING)
+
+
+def test_a_call_can_be_cancelled_and_time_out_until_it_has_its_outcome() -> None:
+    S, T = type(CALL.initial), type(CALL.triggers[0])
+    for state in S:
+        assert CALL.allows(state, T.CANCEL) == CALL.allows(state, T.TIME_OUT) == (state not in CALL.final)
+    assert [s for s in S if CALL.allows(s, T.LOSE)] == [S.RUNNING]
+
+
+def test_a_slot_can_be_closed_and_a_pool_drained_from_anywhere() -> None:
+    for slot in SLOT.states:
+        assert SLOT.allows(slot, SLOT.triggers[-1]) == (slot not in SLOT.final)
+    P, T = type(POOL.initial), type(POOL.triggers[0])
+    for pool in P:
+        assert POOL.allows(pool, T.DRAIN) == (pool is not P.CLOSED)
