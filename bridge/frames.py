@@ -1,22 +1,97 @@
-"""placeholder frames (lead), to be replaced"""
+"""Frames: how a stream of bytes becomes messages again.
+
+A frame is a length, four bytes, most significant first, and as many bytes of body. Nothing here
+reads or writes a descriptor: bytes go in, bodies come out, whoever carried them.
+
+Both ends know the largest length that is allowed. A larger one is an error before its first byte
+is read, so that four bytes of garbage cannot make anybody wait for, or make room for, gigabytes.
+"""
+
 from __future__ import annotations
-import struct
+
 from remuda.statemachines.errors import FrameTooLarge
-_H = struct.Struct(">I")
+
+__all__ = ["HANDSHAKE_LIMIT", "Decoder", "pack"]
+
+HANDSHAKE_LIMIT = 64 * 1024 * 1024
+"""Bytes of a frame at most, until the boot message has said what the pool allows."""
+
+_HEADER = 4
+
+
 def pack(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
-        raise FrameTooLarge(f"{len(body)} bytes, and {limit} are allowed")
-    return _H.pack(len(body)) + body
+    """The frame around `body`.
+
+    Args:
+        body: at most `limit` bytes.
+        limit: bytes, below 2**32.
+
+    Raises:
+        FrameTooLarge: it is longer.
+    """
+    size = len(body)
+    if size > limit:
+        raise FrameTooLarge(f"it has {size} bytes, and {limit} are allowed")
+    return size.to_bytes(_HEADER, "big") + body
+
+
 class Decoder:
+    """Takes a stream apart, however it was cut.
+
+    Args:
+        limit: bytes of a body at most.
+
+    Attributes:
+        limit: may be changed between frames; it holds for the next one.
+    """
+
+    __slots__ = ("_chunks", "_held", "_wanted", "limit")
+
     def __init__(self, limit: int) -> None:
-        self._limit = limit; self._buf = bytearray()
+        self.limit = limit
+        self._chunks: list[bytes] = []  # of a frame that is not complete; joined once, when it is
+        self._held = 0  # bytes in them
+        self._wanted = _HEADER  # bytes of that frame, header included; the header's, until it is known
+
     @property
-    def pending(self) -> int: return len(self._buf)
+    def pending(self) -> int:
+        """How many bytes of an incomplete frame are held."""
+        return self._held
+
     def feed(self, data: bytes) -> list[bytes]:
-        self._buf += data; out = []
-        while len(self._buf) >= 4:
-            (n,) = _H.unpack_from(self._buf)
-            if n > self._limit: raise FrameTooLarge(f"a frame of {n} bytes")
-            if len(self._buf) < 4 + n: break
-            out.append(bytes(self._buf[4:4+n])); del self._buf[:4+n]
-        return out
+        """Add what has arrived.
+
+        Returns:
+            The bodies that are complete now, in order.
+
+        Raises:
+            FrameTooLarge: a frame says it is longer than the limit. The stream cannot be read on.
+        """
+        if not self._held and len(data) >= _HEADER:
+            size = int.from_bytes(data[:_HEADER], "big")
+            if len(data) == _HEADER + size and size <= self.limit:  # one whole frame, as nearly always
+                return [data[_HEADER:]]
+        elif self._held + len(data) < self._wanted:  # one more piece of a long one
+            if data:
+                self._chunks.append(data)
+                self._held += len(data)
+            return []
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[bytes]:
+        if self._chunks:
+            data = b"".join((*self._chunks, data))
+        bodies, start, end = [], 0, len(data)
+        self._wanted = _HEADER
+        while end - start >= _HEADER:
+            size = int.from_bytes(data[start : start + _HEADER], "big")
+            if size > self.limit:
+                raise FrameTooLarge(f"a frame says it has {size} bytes, and {self.limit} are allowed")
+            if end - start < _HEADER + size:
+                self._wanted = _HEADER + size
+                break
+            bodies.append(data[start + _HEADER : start + _HEADER + size])
+            start += _HEADER + size
+        self._chunks = [data[start:]] if start < end else []
+        self._held = end - start
+        return bodies

@@ -1,7 +1,243 @@
-"""placeholder (lead)"""
-from typing import Any
+"""Plain functions by name, and everything that names bring with them.
+
+A pool without an adapter runs functions. A function is not sent; its name is, "module:qualname",
+and the worker imports it. Arguments and results are pickled, in both directions by the user's own
+code: such a pool trusts its workers as it trusts itself.
+
+**The running script.** What is defined in `__main__` cannot be imported under that name, so a worker
+loads the script under another, `__remuda_main__`, as `multiprocessing` does. Its
+`if __name__ == "__main__":` part does not run then. A script without that guard would start pools
+of its own, in every worker, for ever; `refuse_inside_main_load` stops that at the first.
+
+**What has no name** (lambdas, functions inside functions, a prompt's) is refused at the edge, with
+advice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import os
 import pickle
-def refuse_inside_main_load() -> None: pass
-def request(fn: Any, args: Any) -> tuple[str, bytes]: return f"{fn.__module__}:{fn.__qualname__}", pickle.dumps((args, {}))
-def loads(v: Any, command: str) -> Any: return pickle.loads(v)
-def main_path() -> "str | None": return None
+import sys
+from collections.abc import Callable, Sequence
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from remuda.statemachines.errors import ConfigError, SerializationError
+
+__all__ = [
+    "check_main",
+    "dumps",
+    "expect_main",
+    "loads",
+    "main_module",
+    "main_path",
+    "read_request",
+    "refuse_inside_main_load",
+    "request",
+    "resolve",
+]
+
+_ALIAS = "__remuda_main__"
+_ADVICE = "Define it at the top of a module, or pass a functools.partial of such a function"
+
+
+class _Main:
+    """What a worker knows of the application's script."""
+
+    path: str | None = None
+    module: str | None = None
+    loading = False
+    refused = False
+
+
+# ── In the application ──────────────────────────────────────────────────────────────────────────
+
+
+def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, bytes]:
+    """A call as what is sent: the function's name, and its arguments pickled.
+
+    Raises:
+        SerializationError: the function cannot be found by name, or an argument cannot be pickled.
+    """
+    kwargs: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        args = (*function.args, *args)
+        kwargs = {**function.keywords, **kwargs}
+        function = function.func
+    if isinstance(function, FunctionType | BuiltinFunctionType | type) and _is_plain(function):
+        name = _name_of(function)
+    elif callable(function):
+        args, name = (function, *args), "operator:call"  # a bound method, or an object that can be called
+    else:
+        raise SerializationError(f"{function!r} cannot be called; pass a function")
+    try:
+        return name, pickle.dumps((tuple(args), kwargs), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise SerializationError(
+            f"the arguments of {name!r} cannot be pickled: {error}. Pass plain data, or objects that can be"
+        ) from error
+
+
+def _is_plain(function: FunctionType | BuiltinFunctionType | type) -> bool:
+    """Whether it is a thing of a module, not the method of an object."""
+    owner = getattr(function, "__self__", None)
+    return owner is None or isinstance(owner, ModuleType)
+
+
+def _name_of(function: FunctionType | BuiltinFunctionType | type) -> str:
+    module, path = function.__module__ or "", function.__qualname__
+    if path.endswith("<lambda>") or "<locals>" in path:
+        kind = "a lambda" if path.endswith("<lambda>") else "defined inside another function"
+        raise SerializationError(f"{path} is {kind}, so no worker can find it by name. {_ADVICE}")
+    if module == "__main__":
+        check_main(f"the function {path}")
+    try:
+        found: Any = sys.modules[module]
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (KeyError, AttributeError):
+        found = None
+    if found is not function:
+        raise SerializationError(
+            f"the name {module}.{path} does not lead back to the function (was it decorated or replaced?). {_ADVICE}"
+        )
+    return f"{module}:{path}"
+
+
+def loads(data: bytes, command: str) -> Any:
+    """A result, unpickled.
+
+    Raises:
+        SerializationError: it cannot be rebuilt here.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data)).load()
+    except Exception as error:
+        raise SerializationError(
+            f"the result of {command!r} cannot be unpickled here: {type(error).__name__}: {error}"
+        ) from error
+
+
+def main_path() -> str | None:
+    """The file of the running script, if workers can load it."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if main is None or not isinstance(path, str) or main_module() is not None:
+        return None
+    path = os.path.abspath(path)
+    return path if os.path.isfile(path) else None
+
+
+def main_module() -> str | None:
+    """The name of the running module, if it was started with `-m`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return None if spec is None else str(spec.name)
+
+
+def check_main(what: str) -> None:
+    """Raise SerializationError if workers cannot load what is defined in `__main__`."""
+    if main_path() is None and main_module() is None:
+        raise SerializationError(
+            f"{what} was typed at a prompt or read from standard input, where no worker can find it. "
+            "Put it into a module and import it"
+        )
+
+
+# ── In the worker ───────────────────────────────────────────────────────────────────────────────
+
+
+def expect_main(path: str | None, module: str | None) -> None:
+    """Remember where the application's script is; it is loaded when something of it is needed."""
+    _Main.path, _Main.module = path, module
+
+
+def refuse_inside_main_load() -> None:
+    """Raise ConfigError when a script is being loaded by a worker: pools do not belong there."""
+    if _Main.loading:
+        _Main.refused = True
+        raise ConfigError(_NO_GUARD)
+
+
+_NO_GUARD = (
+    "the script opens a pool when it is loaded, and every worker loads it. "
+    'Put what starts the program under: if __name__ == "__main__":'
+)
+
+
+@functools.lru_cache(maxsize=1024)
+def resolve(reference: str) -> Any:
+    """What "module:qualname" names; raises whatever importing it raises, or ConfigError."""
+    module_name, _, path = reference.partition(":")
+    if not module_name or not path:
+        raise ConfigError(f"{reference!r} names nothing; it must be 'package.module:Name'")
+    found: Any = _main() if module_name in ("__main__", _ALIAS) else importlib.import_module(module_name)
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigError(f"{module_name} has no {path!r} where a worker looks for it") from None
+    return found
+
+
+def read_request(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, unpickled; raises whatever that raises."""
+    args, kwargs = _Unpickler(io.BytesIO(data)).load()
+    return args, kwargs
+
+
+def dumps(value: object) -> bytes:
+    """A result, pickled.
+
+    Raises:
+        SerializationError: it cannot be.
+    """
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise SerializationError(f"{type(error).__name__}: {error}") from error
+
+
+def _main() -> ModuleType:
+    loaded = sys.modules.get(_ALIAS)
+    if loaded is not None:
+        return loaded
+    if _Main.path is None and _Main.module is None:
+        return sys.modules["__main__"]  # this is the application itself, or it has no script
+    import runpy
+
+    _Main.loading = True
+    refused: Exception | None = None
+    try:
+        if _Main.module is not None:
+            content = runpy.run_module(_Main.module, run_name=_ALIAS, alter_sys=True)
+        else:
+            content = runpy.run_path(str(_Main.path), run_name=_ALIAS)
+    except Exception as error:
+        if not _Main.refused:
+            raise
+        refused = error
+    finally:
+        _Main.loading = False
+    if _Main.refused:
+        _Main.refused = False
+        raise ConfigError(_NO_GUARD) from refused
+    module = ModuleType(_ALIAS)
+    module.__dict__.update(content)
+    # What the script pickles names `__main__` here and `__remuda_main__` there: both are this.
+    sys.modules["__main__"] = sys.modules[_ALIAS] = module
+    return module
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what belongs to the script, whichever of its two names a pickle uses."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("__main__", _ALIAS):
+            found: Any = _main()
+            for part in name.split("."):
+                found = getattr(found, part)
+            return found
+        return super().find_class(module, name)

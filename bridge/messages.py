@@ -1,40 +1,211 @@
-"""placeholder messages (lead), to be replaced"""
+"""Messages: everything that a worker and the application can say to each other.
+
+    application → worker                      worker → application
+    ──────────────────────────────────────    ───────────────────────────────────────────────
+    Boot      what to be; once, first         Hello       I am up, and these are my commands
+                                              BootFailed  I cannot be that, because
+    Call      run this                        Result      of a call
+                                              Failure     of a call, and whose fault it is
+    Ping      how are you?                    Pong        well, or not, because
+    Shutdown  finish and go
+
+One question is answered by one answer, in order. There is no message for "stop what you are doing":
+a worker that has to stop is killed. Bodies are MessagePack, with arrays for messages and a small
+integer to tell them apart; unknown tags, missing fields and wrong types are refused by the decoder.
+"""
+
 from __future__ import annotations
+
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
+
 import msgspec
+
 from remuda.statemachines.errors import ProtocolError, SerializationError
+
+__all__ = [
+    "VERSION",
+    "Boot",
+    "BootFailed",
+    "Call",
+    "CommandInfo",
+    "Failure",
+    "FailureKind",
+    "Hello",
+    "Ping",
+    "Pong",
+    "RemoteFailure",
+    "Result",
+    "Shutdown",
+    "ToParent",
+    "ToWorker",
+    "decode_to_parent",
+    "decode_to_worker",
+    "encode",
+]
+
+
+VERSION = "1"
+"""Of all that is declared here. Both ends must have the same: a worker is no server for others."""
+
+
 class FailureKind(StrEnum):
-    RAISED="raised"; UNFIT="unfit"; UNKNOWN_COMMAND="unknown_command"; BAD_ARGUMENTS="bad_arguments"; UNSERIALIZABLE="unserializable"; TOO_LARGE="too_large"
-class RemoteFailure(msgspec.Struct, array_like=True):
-    type_name: str; message: str; args: list[Any] = []; notes: list[str] = []; traceback: str = ""; builtin: str | None = None
-class CommandInfo(msgspec.Struct, array_like=True, frozen=True):
-    name: str; idempotent: bool=False; timeout: float|None=None; journal: str|bool|None=None; forgets: str|None=None
-class Boot(msgspec.Struct, array_like=True, tag=1, frozen=True):
-    adapter: str|None; settings: dict[str,Any]; sys_path: list[str]; cwd: str; main_path: str|None; codec: str; max_frame_bytes: int
-class Call(msgspec.Struct, array_like=True, tag=2, frozen=True):
-    id: int; command: str; args: Any; quiet: bool=False
-class Ping(msgspec.Struct, array_like=True, tag=3, frozen=True): id: int
-class Shutdown(msgspec.Struct, array_like=True, tag=4, frozen=True): pass
-class Hello(msgspec.Struct, array_like=True, tag=1, frozen=True):
-    pid: int; version: str; commands: list[CommandInfo]
-class BootFailed(msgspec.Struct, array_like=True, tag=2, frozen=True):
-    stage: str; error: RemoteFailure
-class Result(msgspec.Struct, array_like=True, tag=3, frozen=True):
-    id: int; value: Any
-class Failure(msgspec.Struct, array_like=True, tag=4, frozen=True):
-    id: int; error: RemoteFailure; kind: FailureKind
-class Pong(msgspec.Struct, array_like=True, tag=5, frozen=True):
-    id: int; healthy: bool; reason: str
-ToWorker = Boot | Call | Ping | Shutdown
-ToParent = Hello | BootFailed | Result | Failure | Pong
-_e = msgspec.msgpack.Encoder(); _p = msgspec.msgpack.Decoder(ToParent); _w = msgspec.msgpack.Decoder(ToWorker)
-def encode(m: Any) -> bytes:
-    try: return _e.encode(m)
-    except Exception as x: raise SerializationError(str(x)) from x
-def decode_to_parent(b: bytes) -> ToParent:
-    try: return _p.decode(b)
-    except Exception as x: raise ProtocolError(str(x)) from x
-def decode_to_worker(b: bytes) -> ToWorker:
-    try: return _w.decode(b)
-    except Exception as x: raise ProtocolError(str(x)) from x
+    """Why a call has no result."""
+
+    RAISED = "raised"
+    """User code raised: nobody's fault but the call's."""
+    UNFIT = "unfit"
+    """It raised `WorkerUnfit`, or there was no memory: the worker's fault."""
+    UNKNOWN_COMMAND = "unknown_command"
+    BAD_ARGUMENTS = "bad_arguments"
+    """They do not fit the command; it was not begun."""
+    UNSERIALIZABLE = "unserializable"
+    """It ran, but its result cannot be sent."""
+    TOO_LARGE = "too_large"
+    """It ran, but its result exceeds the largest frame."""
+
+
+class RemoteFailure(msgspec.Struct, frozen=True, array_like=True):
+    """An exception, as far as it can travel. See `remuda.bridge.remote`."""
+
+    type_name: str
+    """Qualified, without `builtins.`."""
+    message: str
+    args: list[Any] = []
+    """Those that are plain data as they were, the others as text."""
+    notes: list[str] = []
+    traceback: str = ""
+    builtin: str | None = None
+    """The nearest built-in exception that it is an instance of and that can be rebuilt."""
+
+
+class CommandInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What is declared about a command. See `remuda.command` for the meaning of the fields."""
+
+    name: str
+    idempotent: bool = False
+    timeout: float | None = None
+    journal: str | bool | None = None
+    forgets: str | None = None
+    key_at: int | None = None
+    """Where the argument that `journal` or `forgets` names stands, if it may be given by position."""
+
+
+class Boot(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The first message: what to become."""
+
+    adapter: str | None
+    settings: dict[str, Any]
+    sys_path: list[str]
+    cwd: str
+    main_path: str | None
+    """The script that runs as `__main__` in the application, or None if there is none to find."""
+    main_module: str | None
+    """Its module name instead, if it was started with `-m`."""
+    codec: str
+    """"msgpack" for commands of an adapter, "pickle" for plain functions."""
+    max_frame_bytes: int
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Run a command."""
+
+    id: int
+    command: str
+    args: Any
+    """A dict of named arguments, a list of positional ones, or the bytes of a pickle of both."""
+    quiet: bool = False
+    """Whether the value of the result is of no interest, as when a journal is replayed."""
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A health check."""
+
+    id: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Call `teardown`, and go."""
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Import and setup have succeeded."""
+
+    pid: int
+    version: str
+    """`VERSION`, as the worker has it."""
+    commands: list[CommandInfo]
+
+
+class BootFailed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The worker cannot become what it was told, and ends."""
+
+    stage: str
+    """What failed: "start", "import" or "setup"."""
+    error: RemoteFailure
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The value of a call."""
+
+    id: int
+    value: Any
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A call that has no value."""
+
+    id: int
+    error: RemoteFailure
+    kind: FailureKind
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The answer to a health check."""
+
+    id: int
+    healthy: bool
+    reason: str
+
+
+ToWorker: TypeAlias = Boot | Call | Ping | Shutdown
+ToParent: TypeAlias = Hello | BootFailed | Result | Failure | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+_to_parent: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+
+
+def encode(message: object) -> bytes:
+    """A message as the body of a frame.
+
+    Raises:
+        SerializationError: it contains what MessagePack cannot carry: an object that is no plain
+            data, an integer beyond 64 bits, a lone surrogate, nesting without end.
+    """
+    try:
+        return _encoder.encode(message)
+    except RecursionError:
+        raise SerializationError("it is nested too deeply, or contains itself") from None
+    except Exception as error:
+        raise SerializationError(str(error) or type(error).__name__) from error
+
+
+def decode_to_parent(body: bytes) -> ToParent:
+    """What a worker said; raises ProtocolError when it is none of the messages."""
+    try:
+        return _to_parent.decode(body)
+    except Exception as error:
+        raise ProtocolError(f"it sent what cannot be read: {_why(error)}") from None
+
+
+def decode_to_worker(body: bytes) -> ToWorker:
+    """What the application said; raises ProtocolError when it is none of the messages."""
+    try:
+        return _to_worker.decode(body)
+    except Exception as error:
+        raise ProtocolError(f"the application sent what cannot be read: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)

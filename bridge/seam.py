@@ -1,24 +1,108 @@
-"""placeholder seam (lead), to be replaced"""
+"""The seam: what the runtime wants of a worker, whoever provides it.
+
+The runtime knows workers only through these two protocols. Processes of this machine are one
+implementation (`remuda.bridge.spawn`), simulated workers another (`remuda.specs.simulated`); one
+suite of tests runs over both, so that the simulation cannot drift from what it stands for.
+
+The rules that an implementation keeps:
+
+* `start` is all or nothing: it returns a worker, or there is none, also when it is cancelled.
+* Reading and writing never wait; `readable` and `writable` do nothing else. At most one task waits
+  in each.
+* What a worker wrote before it ended can be read afterwards, until `close`; so can its evidence.
+* `wait` returns when the process has ended *and* what was left of its process group has been
+  killed *and* it has been reaped, in that order: as long as it is not reaped nobody else can get
+  its number, so the signal cannot hit a stranger.
+* `close` never leaves a live process behind.
+"""
+
 from __future__ import annotations
-from typing import Protocol, Any
+
+from typing import Protocol
+
 import msgspec
+
+__all__ = ["Evidence", "Launcher", "StartOrder", "WorkerProcess"]
+
+
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
-    pool: str; slot: int; generation: int; env: dict[str, str] = {}
+    """What a launcher has to know. What the worker shall become goes over the channel."""
+
+    pool: str
+    slot: int
+    generation: int
+    env: dict[str, str] = {}
+    """Added to the environment."""
+
+
 class Evidence(msgspec.Struct, frozen=True):
-    started: int; finished: int
+    """What a worker has recorded about its calls, provable also after it was killed."""
+
+    started: int
+    """The id of the last call that user code was begun for; 0 for none."""
+    finished: int
+    """The id of the last call whose answer was written in full; 0 for none."""
+
+
 class WorkerProcess(Protocol):
-    pid: int | None
-    def read(self) -> bytes | None: ...
-    def write(self, data: Any) -> int: ...
-    async def readable(self) -> None: ...
-    async def writable(self) -> None: ...
-    def wake(self) -> None: ...
-    def signal(self, signum: int) -> None: ...
-    async def wait(self) -> int | None: ...
-    def evidence(self) -> Evidence: ...
-    async def stderr_readable(self) -> None: ...
-    def read_stderr(self) -> list[str] | None: ...
-    def stderr_tail(self) -> tuple[str, ...]: ...
-    def close(self) -> None: ...
+    """The application's end of one worker."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, if it has one."""
+
+    def read(self) -> bytes | None:
+        """What has arrived; b"" at the end of file, None when there is nothing now."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as much as fits now, and say how much.
+
+        Raises:
+            BrokenPipeError: nobody reads at the other end any more.
+        """
+
+    async def readable(self) -> None:
+        """Wait until there is something to read, the end of file included. `wake` ends it early."""
+
+    async def writable(self) -> None:
+        """Wait until there is room to write, or nobody left to read. `wake` ends it early."""
+
+    def wake(self) -> None:
+        """Let whoever waits in `readable` or `writable` return at once."""
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the whole process group; nothing, once it has been reaped."""
+
+    async def wait(self) -> int | None:
+        """Wait for its end, kill the rest of its group, reap it. May be called again.
+
+        Returns:
+            The exit status as `subprocess` gives it (negative: the signal), or None if nobody knows.
+        """
+
+    def evidence(self) -> Evidence:
+        """What it has recorded so far."""
+
+    async def stderr_readable(self) -> None:
+        """Wait until it has written something to stderr, or has closed it."""
+
+    def read_stderr(self) -> list[str] | None:
+        """The lines that were completed since the last time; None at the end of file."""
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
+
+    def close(self) -> None:
+        """Close all descriptors. A worker that still lives does not survive it. May be called again."""
+
+
 class Launcher(Protocol):
-    async def start(self, order: StartOrder) -> WorkerProcess: ...
+    """Starts workers."""
+
+    async def start(self, order: StartOrder) -> WorkerProcess:
+        """Start one.
+
+        Raises:
+            OSError: the operating system refuses.
+        """
+        ...

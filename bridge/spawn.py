@@ -1,3 +1,314 @@
-"""placeholder (lead)"""
+"""Workers as processes of this machine, each a fresh interpreter.
+
+    application                                   worker
+    ──────────────────────────────────────────────────────────────────────────────────────────
+    write ───── pipe ─────────────────────────▶   a descriptor of its own    messages
+    read  ◀──── pipe ──────────────────────────   a descriptor of its own    messages
+    (held open) pipe ─────────────────────────▶   the lifeline: never carries a byte
+    read  ◀──── pipe ──────────────────────────   1 and 2, stdout and stderr: its words
+                /dev/null ────────────────────▶   0, stdin
+    mapped ──── memory ────────────────────────   mapped: the evidence page
+
+Nothing is shared between workers, and the descriptors are there before the first line of Python
+runs, so that whatever a library prints while it is imported goes to stderr and not into a message.
+Each worker leads a session and a process group of its own: a signal reaches what it has started, and
+Ctrl-C in a terminal does not reach it.
+
+The order at the end is fixed: the process has ended but is not reaped, so that its number is still
+its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
+long as it is not reaped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import trio
+
+import remuda
+from remuda.bridge import page
+from remuda.bridge.last_words import LastWords
+from remuda.bridge.seam import Evidence, StartOrder
+
+__all__ = ["SpawnLauncher", "SpawnedWorker"]
+
+_READ = 1 << 16
+
+_HOME = str(Path(remuda.__file__).parent.parent)
+"""Where the worker finds this very package, wherever the application found it."""
+
+_PROGRAM = """\
+import sys
+home = sys.argv[1]
+if home not in sys.path:
+    sys.path.append(home)
+from remuda.bridge.child import main
+sys.exit(main(*map(int, sys.argv[2:])))
+"""
+
+
 class SpawnLauncher:
-    async def start(self, order): raise OSError("placeholder")
+    """Starts workers by `fork` and `exec`; an implementation of `Launcher`."""
+
+    def __init__(self) -> None:
+        # Not trio's own: who fills that one with slow threads shall not keep workers from starting.
+        self._threads = trio.CapacityLimiter(math.inf)
+
+    async def start(self, order: StartOrder) -> SpawnedWorker:
+        """Start a worker.
+
+        Raises:
+            OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
+        """
+        # Not abandoned on cancellation: either there is no process, or somebody has it.
+        return await trio.to_thread.run_sync(_spawn, order, limiter=self._threads, abandon_on_cancel=False)
+
+
+def _spawn(order: StartOrder) -> SpawnedWorker:
+    with ExitStack() as theirs, ExitStack() as ours:
+
+        def pipe() -> tuple[int, int]:
+            read_fd, write_fd = os.pipe()
+            return read_fd, write_fd
+
+        def keep(fd: int) -> int:
+            ours.callback(os.close, fd)
+            return fd
+
+        def give(fd: int) -> int:
+            theirs.callback(os.close, fd)
+            return fd
+
+        their_read, our_write = pipe()
+        give(their_read), keep(our_write)
+        our_read, their_write = pipe()
+        keep(our_read), give(their_write)
+        their_lifeline, our_lifeline = pipe()
+        give(their_lifeline), keep(our_lifeline)
+        our_stderr, their_stderr = pipe()
+        keep(our_stderr), give(their_stderr)
+        page_fd = give(page.create())
+        evidence = page.Page(page_fd)
+        ours.callback(evidence.close)
+        handed = (their_read, their_write, their_lifeline, page_fd)
+        process = subprocess.Popen(
+            # -P: the current folder is no place to import from before the application says so.
+            # -u: what was printed is out, whatever happens next.
+            [sys.executable, *_interpreter_flags(), "-P", "-u", "-c", _PROGRAM, _HOME, *map(str, handed)],
+            stdin=subprocess.DEVNULL,
+            stdout=their_stderr,
+            stderr=their_stderr,
+            pass_fds=handed,
+            env={**os.environ, **order.env},
+            start_new_session=True,
+        )
+        worker = SpawnedWorker(process, our_read, our_write, our_lifeline, our_stderr, evidence)
+        ours.pop_all()  # they are the worker's now, which closes them
+        return worker
+
+
+def _interpreter_flags() -> list[str]:
+    """The options that the application's interpreter runs with, such as -O, -X and -W."""
+    # Private, and what `multiprocessing` uses for the same purpose; there is no public way.
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
+
+
+class SpawnedWorker:
+    """The application's end of one process; an implementation of `WorkerProcess`."""
+
+    pid: int | None
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        read_fd: int,
+        write_fd: int,
+        lifeline_fd: int,
+        stderr_fd: int,
+        evidence: page.Page,
+    ) -> None:
+        self.pid = self._pid = process.pid
+        self._process = process
+        self._read_fd, self._write_fd = read_fd, write_fd
+        self._lifeline_fd, self._stderr_fd = lifeline_fd, stderr_fd
+        for fd in (read_fd, write_fd, stderr_fd):
+            os.set_blocking(fd, False)
+        self._page = evidence
+        self._evidence = Evidence(0, 0)
+        self._words = LastWords()
+        self._status: int | None = None
+        self._reaped = False
+        self._closed = False
+        self._pidfd = _open_pidfd(process.pid)
+
+    def __repr__(self) -> str:
+        return f"<SpawnedWorker pid {self._pid}>"
+
+    # ── The channel ─────────────────────────────────────────────────────────────────────────────
+
+    def read(self) -> bytes | None:
+        """What has arrived; b"" at the end of file, None when there is nothing now."""
+        try:
+            return os.read(self._read_fd, _READ)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as much as fits now, and say how much; raises BrokenPipeError."""
+        try:
+            return os.write(self._write_fd, data)
+        except BlockingIOError:
+            return 0
+
+    async def readable(self) -> None:
+        """Wait until there is something to read. `wake` ends it early."""
+        try:
+            await trio.lowlevel.wait_readable(self._read_fd)
+        except trio.ClosedResourceError:
+            self._check_open()
+
+    async def writable(self) -> None:
+        """Wait until there is room to write. `wake` ends it early."""
+        try:
+            await trio.lowlevel.wait_writable(self._write_fd)
+        except trio.ClosedResourceError:
+            self._check_open()
+
+    def wake(self) -> None:
+        """Let whoever waits in `readable` or `writable` return at once."""
+        if not self._closed:
+            trio.lowlevel.notify_closing(self._read_fd)
+            trio.lowlevel.notify_closing(self._write_fd)
+
+    # ── The process ─────────────────────────────────────────────────────────────────────────────
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the whole process group; nothing, once it has been reaped."""
+        if not self._reaped:
+            try:
+                os.killpg(self._pid, signum)
+            except (ProcessLookupError, PermissionError):
+                pass  # all of it has ended; macOS says "not permitted" for that
+
+    async def wait(self) -> int | None:
+        """Wait for its end, kill the rest of its group, reap it."""
+        if not self._reaped:
+            await self._ended()
+        self._reap()
+        return self._status
+
+    async def _ended(self) -> None:
+        """Wait until the process has ended. It is not reaped by this."""
+        if self._pidfd is not None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        else:
+            await trio.to_thread.run_sync(_wait_unreaped, self._pid, abandon_on_cancel=True)
+
+    def _reap(self) -> None:
+        if self._reaped:
+            return
+        self.signal(signal.SIGKILL)
+        self._reaped = True
+        try:
+            _, status = os.waitpid(self._pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            pass  # somebody else in this process has reaped it: nobody knows how it ended
+        # `Popen` shall not look for it again, under a number that may be another's by then.
+        self._process.returncode = 0 if self._status is None else self._status
+
+    def evidence(self) -> Evidence:
+        """What it has recorded so far; after `close`, what it had recorded by then."""
+        if self._closed:
+            return self._evidence
+        return Evidence(self._page.started, self._page.finished)
+
+    # ── Its words ───────────────────────────────────────────────────────────────────────────────
+
+    async def stderr_readable(self) -> None:
+        """Wait until it has written something to stderr, or has closed it."""
+        await trio.lowlevel.wait_readable(self._stderr_fd)
+
+    def read_stderr(self) -> list[str] | None:
+        """The lines that were completed since the last time; None at the end of file.
+
+        At most 64 KiB are read at a time: a worker that never stops writing shall not keep the
+        application from anything else.
+        """
+        if not self._closed:
+            self._hear()
+        return self._words.take()
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
+        if not self._closed:
+            self._hear()
+        return self._words.tail()
+
+    def _hear(self) -> bool:
+        try:
+            data = os.read(self._stderr_fd, _READ)
+        except BlockingIOError:
+            return False
+        if data:
+            self._words.feed(data)
+        else:
+            self._words.end()
+        return bool(data)
+
+    # ── The end ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """Close all descriptors. A process that still lives does not survive it.
+
+        If it cannot be reaped now (it is stuck in the kernel), a thread stays behind to do it.
+        """
+        if self._closed:
+            return
+        self._evidence = self.evidence()
+        self._closed = True
+        if not self._reaped:
+            self.signal(signal.SIGKILL)
+            self._reaped = True  # from here on it is the thread's
+            _reap_later(self._process)
+        fds = [self._read_fd, self._write_fd, self._stderr_fd]
+        if self._pidfd is not None:
+            fds.append(self._pidfd)
+        for fd in fds:
+            trio.lowlevel.notify_closing(fd)
+        for fd in (*fds, self._lifeline_fd):
+            os.close(fd)
+        self._page.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this worker's descriptors have been closed")
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends, where there is such a thing."""
+    if sys.platform == "linux":
+        try:
+            return os.pidfd_open(pid)
+        except OSError:
+            pass  # an old kernel, or no descriptors left: a thread has to wait
+    return None
+
+
+def _wait_unreaped(pid: int) -> None:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass
+
+
+def _reap_later(process: subprocess.Popen[bytes]) -> None:
+    import threading
+
+    threading.Thread(target=process.wait, name=f"remuda-reaper-{process.pid}", daemon=True).start()

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from remuda.bridge import messages
-from remuda.bridge.frames import Decoder
-from remuda.bridge.journal import Applied, Entry
+from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
+from remuda.bridge.journal import Entry
 from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
 from remuda.bridge.seam import StartOrder, WorkerProcess
 from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from remuda.runtime.pool import Pool
 
 __all__ = ["Link"]
+
+_HUNG_UP = "it closed its channel"
+"""What is seen of most deaths first: the end of the channel comes before the exit status."""
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -52,17 +55,19 @@ class Link:
         self.worker = worker
         self.process: WorkerProcess | None = None
         self.pid: int | None = None
-        self._decoder = Decoder(pool.config.max_frame_bytes)
+        self._decoder = Decoder(HANDSHAKE_LIMIT)
         self._outbox = memoryview(b"")
         # Answers that are due, in order: replayed journal entries, then the call behind them.
         self._expected: deque[tuple[int, Call | Entry]] = deque()
-        self.applied = Applied()
+        self.applied = pool.journal.add_worker()
         self._journal_version = 0
         self._greeting: Hello | BootFailed | None = None
         self.checking = False
         """Whether a task reads the answers to health checks."""
         self.over = False
         """Whether the channel is of no more use, because the worker is on its way out."""
+        self._waited_for = False
+        """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
         self._started = pool.now()
 
@@ -116,13 +121,12 @@ class Link:
             nursery.cancel_scope.cancel()
         self._read_the_rest(process)
         self._note_stderr(process)
-        ended = "it ended and nobody knows how" if status is None else f"it ended with {describe_exit(status)}"
-        self._exited(status, ended, process.stderr_tail())
+        self._exited(status, _how_it_ended(status), process.stderr_tail())
 
     async def _bring_up(self, process: WorkerProcess) -> None:
         """Handshake, then the journal, then the worker is ready."""
         pool, worker = self._pool, self.worker
-        self._write(pool.boot_frame())
+        self._write(pool.boot_frame)
         while self._greeting is None and not self.over:
             await self._turn()
         greeting = self._greeting
@@ -148,6 +152,9 @@ class Link:
         pool, worker = self._pool, self.worker
         call, process = worker.call, self.process
         began = call is not None and process is not None and process.evidence().started == call.id
+        if worker.cause == _HUNG_UP and status is not None:
+            # Now it is known how that came, and that is what its caller should read.
+            worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
         cause = worker.cause or cause
         death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail)
         if not worker.on_purpose:
@@ -226,7 +233,7 @@ class Link:
         if data is None:
             return not self.over
         if not data:
-            self._fail("it closed its channel", violation=False)
+            self._fail(_HUNG_UP, violation=False)
         else:
             self._receive(data)  # a late answer to a health check is allowed
             if self._decoder.pending and not self.over:
@@ -264,7 +271,7 @@ class Link:
             # Its end of the channel is closed. It may still have answered; the supervisor will see.
             self._outbox = memoryview(b"")
             if not self.over:
-                self._fail("it closed its channel", violation=False)
+                self._fail(_HUNG_UP, violation=False)
 
     # ── Receiving ───────────────────────────────────────────────────────────────────────────────
 
@@ -289,11 +296,28 @@ class Link:
         """Wait until the channel can be written to, if something is left to write, else read."""
         process = self.process
         assert process is not None
+        if self._waited_for:
+            # The clock has read the answer of whoever waits here, and we have the worker now. That
+            # one is about to leave; only one task may wait on a channel.
+            self.wake()
+            await trio.lowlevel.checkpoint()
+            return
+        self._waited_for = True
+        try:
+            if self._outbox:
+                await process.writable()
+            else:
+                await process.readable()
+        except trio.ClosedResourceError:
+            if not self.over:
+                raise
+            return  # the worker has ended and was buried before we had our turn; the core knows
+        finally:
+            self._waited_for = False
         if self._outbox:
-            await process.writable()
-            self._flush()
+            if not self.over:
+                self._flush()
         else:
-            await process.readable()
             self.read()
 
     def read(self) -> bool:
@@ -305,7 +329,7 @@ class Link:
                 break
             some = True
             if not data:
-                self._fail("it closed its channel", violation=False)
+                self._fail(_HUNG_UP, violation=False)
                 break
             self._receive(data)
             if not self._decoder.pending:
@@ -327,7 +351,13 @@ class Link:
             assert isinstance(message, Pong)
             self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, message.reason))
         elif self._greeting is None and (kind is Hello or kind is BootFailed):
+            if type(message) is Hello and message.version != messages.VERSION:
+                raise ProtocolError(
+                    f"it runs another version of remuda (messages {message.version}, here {messages.VERSION}); "
+                    "is there a second one on its path?"
+                )
             self._greeting = message  # type: ignore[assignment]
+            self._decoder.limit = self._pool.config.max_frame_bytes
         else:
             raise ProtocolError(f"it sent {kind.__name__} out of turn")
 
@@ -379,6 +409,12 @@ class Link:
         """Let whoever waits on the channel look again."""
         if self.process is not None:
             self.process.wake()
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "it ended and nobody knows how"
+    return f"it {'was' if status < 0 else 'ended with'} {describe_exit(status)}"
 
 
 def _ticket(call: Call) -> Ticket:

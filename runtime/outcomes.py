@@ -134,6 +134,10 @@ def _timed_out(pool: Pool, ticket: Ticket, answer: Answer) -> RemudaError:
 
 
 def _died(pool: Pool, ticket: Ticket, answer: Answer) -> RemudaError:
+    if ticket.call.is_lease:
+        return WorkerDied(
+            f"the worker that was to be checked out ended at that moment ({answer.cause}). Check out another one"
+        )
     if ticket.call.lease is not None:
         return WorkerDied(
             f"the worker that was checked out has ended ({answer.cause}), and {ticket.command!r} was not "

@@ -23,7 +23,7 @@ import trio
 
 from remuda.bridge import functions, messages
 from remuda.bridge.adapters import command_name, reference_to
-from remuda.bridge.frames import pack
+from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
 from remuda.bridge.seam import Launcher
@@ -77,6 +77,7 @@ class Pool:
         self.observer_errors = 0
         self.shutdown_frame = self.pack(messages.Shutdown())
         self._adapter = None if config.adapter is None else reference_to(config.adapter)
+        self.boot_frame = self._boot_frame()
         self._commands: dict[str, CommandInfo] | None = None
         self._observers = tuple(observers)
         self._random = random.Random()
@@ -205,7 +206,12 @@ class Pool:
         ticket = Ticket("checkout", self.now())
         lease_call = self._make_call(ticket, timeout, session, False, None)
         lease_call.is_lease = True
-        await self._wait(ticket)
+        try:
+            await self._wait(ticket)
+        except BaseException:
+            if ticket.answer is not None and ticket.answer.verdict is fx.Verdict.GRANTED:
+                self.feed(ev.Checkin(lease_call))  # cancelled at the last checkpoint, with a worker in hand
+            raise
         answer = ticket.answer
         if answer is None or answer.verdict is not fx.Verdict.GRANTED:
             value_of(self, ticket)
@@ -376,7 +382,7 @@ class Pool:
                     await ticket.link.serve(ticket)
                 else:
                     await self._park(ticket)
-        except trio.Cancelled:
+        except BaseException:  # trio.Cancelled; but also KeyboardInterrupt, which trio raises in the main task
             if ticket.answer is None and ticket.link is not None:
                 ticket.link.read()  # the answer may be there already: then its worker need not die
             if ticket.answer is None:
@@ -444,7 +450,8 @@ class Pool:
 
     def _answer(self, effect: fx.Answer) -> None:
         ticket = _ticket(effect.call)
-        self._ended[effect.verdict] += effect.verdict is not fx.Verdict.GRANTED
+        if effect.verdict is not fx.Verdict.GRANTED:
+            self._ended[effect.verdict.value] += 1
         ticket.answered(effect)
         if self._observers and effect.verdict is not fx.Verdict.GRANTED:
             now = self.now()
@@ -473,7 +480,7 @@ class Pool:
         self._changed = trio.Event()
         history = self._core.pool.history
         reason = history[-1].reason if history else ""
-        self.emit(PoolChanged(self.config.name, before, self._state, reason, self.now()))
+        self.emit(PoolChanged(self.config.name, before.value, self._state.value, reason, self.now()))
 
     # ── For the links ───────────────────────────────────────────────────────────────────────────
 
@@ -493,19 +500,26 @@ class Pool:
         """A message as a frame; raises SerializationError or FrameTooLarge."""
         return pack(messages.encode(message), self.config.max_frame_bytes)
 
-    def boot_frame(self) -> bytes:
+    def _boot_frame(self) -> bytes:
+        """What every worker is told first: to find things where the application finds them now."""
         config = self.config
-        return self.pack(
-            messages.Boot(
-                adapter=self._adapter,
-                settings=config.settings,
-                sys_path=list(sys.path),
-                cwd=os.getcwd(),
-                main_path=functions.main_path(),
-                codec="pickle" if self._adapter is None else "msgpack",
-                max_frame_bytes=config.max_frame_bytes,
-            )
+        boot = messages.Boot(
+            adapter=self._adapter,
+            settings=config.settings,
+            sys_path=list(sys.path),
+            cwd=os.getcwd(),
+            main_path=functions.main_path(),
+            main_module=functions.main_module(),
+            codec="pickle" if self._adapter is None else "msgpack",
+            max_frame_bytes=config.max_frame_bytes,
         )
+        try:
+            return pack(messages.encode(boot), HANDSHAKE_LIMIT)
+        except (SerializationError, FrameTooLarge) as error:
+            raise ConfigError(
+                f"PoolConfig.settings cannot be sent to a worker: {error.message}. Use plain data, or the path of a file",
+                context={"field": "settings"},
+            ) from error
 
     def learn_commands(self, commands: Sequence[CommandInfo]) -> None:
         """What a worker said in its handshake that its adapter can do."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 import trio
 
 from remuda.bridge import frames, messages
+from remuda.bridge.remote import describe
 from remuda.bridge.seam import StartOrder
 from remuda.specs import behaviour as play
 from remuda.specs.behaviour import Behaviour
@@ -27,14 +28,6 @@ from remuda.statemachines.errors import FrameTooLarge, ProtocolError, Serializat
 
 __all__ = ["Program"]
 
-
-def describe(error: BaseException) -> messages.RemoteFailure:
-    from remuda.bridge import remote
-
-    return remote.describe(error)
-
-
-BOOT_LIMIT = 64 * 1024 * 1024  # bytes; the limit of the boot message itself, which carries the real one
 
 Outcome = tuple[object, tuple[messages.RemoteFailure, messages.FailureKind] | None]
 
@@ -81,8 +74,8 @@ class Program:
         self._order = order
         self._witness = witness
         self._tell = tell
-        self._decoder = frames.Decoder(BOOT_LIMIT)
-        self._limit = BOOT_LIMIT
+        self._decoder = frames.Decoder(frames.HANDSHAKE_LIMIT)
+        self._limit = frames.HANDSHAKE_LIMIT
         self._inbox: deque[bytes] = deque()
         self._calls = 0
         self._pings = 0
@@ -216,7 +209,7 @@ class Program:
             )
             for name, command in self._commands.items()
         ]
-        return messages.Hello(self._process.pid, "simulated", infos)
+        return messages.Hello(self._process.pid, messages.VERSION, infos)
 
     def _answer(self, turn: Turn, compute: play.Compute, shift: int) -> bytes:
         """The frame that answers a call. User code runs once, however often the answer is sent."""
