@@ -134,8 +134,9 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
     The remote traceback is one of its notes, so that it is printed with it.
     """
     error = _instance(failure)
-    exact = failure.type_name == failure.builtin
-    text = failure.message if exact else f"{failure.type_name}: {failure.message}"
+    text = failure.message
+    if failure.type_name != failure.builtin or not text:
+        text = f"{failure.type_name}: {text}" if text else failure.type_name
     RemoteError.__init__(error, "")
     error.args = tuple(failure.args)
     error.message = text
@@ -153,11 +154,14 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
 def _instance(failure: RemoteFailure) -> RemoteError:
     """An error of the right class, with what the built-in one makes of the arguments."""
     cls, builtin = _class(failure.builtin)
+    error: RemoteError
     try:
         error = cls.__new__(cls, *failure.args)
         builtin.__init__(error, *failure.args)  # such as the `errno` of an OSError
-    except Exception:  # its class took other arguments than the built-in one does
-        error = cls.__new__(cls)
+    except Exception:
+        # Its class took other arguments than the built-in one does, or (MemoryError) that one's
+        # `__new__` is not for derived classes.
+        error = BaseException.__new__(cls)
     return error
 
 

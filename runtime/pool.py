@@ -316,7 +316,10 @@ class Pool:
         info = None if commands is None else commands.get(name)
         if info is None and commands is not None:
             known = ", ".join(sorted(commands)) or "none"
-            raise UnknownCommand(f"the adapter of {self.label} has no command {name!r}; it has: {known}")
+            raise UnknownCommand(
+                f"the adapter of {self.label} has no command {name!r}; it has: {known}",
+                context={"pool": self.config.name, "command": name},
+            )
         if info is not None:
             timeout = info.timeout if timeout is None else timeout
             idempotent = info.idempotent if idempotent is None else idempotent

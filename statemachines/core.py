@@ -518,7 +518,7 @@ class Core:
                     self._time_out(armed, now)
             elif type(armed) is Worker:
                 if armed.state is WorkerState.INITIALIZING:
-                    self._cannot_boot(armed, f"not ready {self.policy.init_timeout:g} s after its start")
+                    self._cannot_boot(armed, f"not ready within init_timeout ({self.policy.init_timeout:g} s)")
                 self.crew.worker_due(armed, now)
             elif type(armed) is Slot:
                 self.crew.slot_due(armed, wanted=bool(self.waiters), now=now)

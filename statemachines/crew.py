@@ -333,7 +333,7 @@ class Crew:
         """The alarm of a worker went off: what that means depends on its state."""
         state, health = worker.state, self._policy.health
         if state is WorkerState.INITIALIZING:
-            self.condemn(worker, f"not ready {self._policy.init_timeout:g} s after its start", now, on_purpose=False)
+            self.condemn(worker, f"not ready within init_timeout ({self._policy.init_timeout:g} s)", now, on_purpose=False)
         elif state is WorkerState.READY:
             if worker.slot.kind is SlotKind.OVERFLOW and now >= worker.last_active + self._policy.linger:
                 self.retire(worker, "an overflow worker without work", now)
