@@ -66,6 +66,8 @@ class Link:
         """Whether a task reads the answers to health checks."""
         self.over = False
         """Whether the channel is of no more use, because the worker is on its way out."""
+        self._garbled = False
+        """Whether it has broken the rules of the channel: nothing on it is believed any more."""
         self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
@@ -390,8 +392,10 @@ class Link:
             self.applied.note(entry)
 
     def _read_the_rest(self, process: WorkerProcess) -> None:
-        """After the end: everything that the worker still managed to say counts."""
+        """After the end: everything that the worker still managed to say counts, if it can be believed."""
         self.over = True
+        if self._garbled:
+            return
         try:
             while data := process.read():
                 for body in self._decoder.feed(data):
@@ -403,6 +407,7 @@ class Link:
 
     def _fail(self, cause: str, *, violation: bool = True) -> None:
         self.over = True
+        self._garbled = self._garbled or violation
         self._pool.feed(ev.ChannelFailed(self.worker, cause, violation))
 
     def wake(self) -> None:

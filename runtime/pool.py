@@ -568,11 +568,12 @@ class Pool:
         while self._core.pool.state is PoolState.STARTING:
             await self._changed.wait()
         if self._core.pool.state is PoolState.FAILED:
-            cause = self._core.last_cause
+            cause, snapshot = self._core.last_cause, self.snapshot()
+            await self.aclose()  # so that the worker has ended, and its last words are there
             error = PoolStartError(
                 f"{self.label} could not start: worker: {cause}. See its last words, and try `remuda doctor`",
                 last_death=self.last_death,
-                snapshot=self.snapshot(),
+                snapshot=snapshot,
                 context={"pool": self.config.name},
             )
             if self.boot_error is not None and self.boot_error.traceback:
