@@ -94,7 +94,7 @@ class Core:
             history=policy.history,
             observer=observer,
         )
-        self.pool = Pool(now=now, history=policy.history)
+        self.pool = Pool(now=now, history=policy.history, needed=policy.min_workers)
         self.pool.observer = observer
         self.calls: dict[int, Call] = {}
         """Calls without an outcome, by id."""
@@ -193,9 +193,9 @@ class Core:
         if self.breaker.state is not self._breaker_state:
             self._breaker_state = self.breaker.state
             self._arm_breaker()
-        pool, usable = self.pool, self.crew.usable()
-        circuit_closed = self.breaker.state in (BreakerState.CLOSED, BreakerState.DISABLED)
-        pool.enough_workers = usable >= self.policy.min_workers and circuit_closed
+        pool = self.pool
+        pool.usable = usable = self.crew.usable()
+        pool.circuit_closed = self.breaker.state in (BreakerState.CLOSED, BreakerState.DISABLED)
         state = pool.state
         if state is PoolState.DRAINING:
             if not self.crew.slots:
@@ -211,7 +211,7 @@ class Core:
             if state is not PoolState.READY:
                 POOL.step(pool, PoolTrigger.BECOME_READY, now)
         elif state is PoolState.READY or (state is PoolState.FAILED and usable):
-            reason = f"{usable} of {self.policy.min_workers} workers" if circuit_closed else "the circuit is open"
+            reason = f"{usable} of {pool.needed} workers" if pool.circuit_closed else "the circuit is open"
             POOL.step(pool, PoolTrigger.IMPAIR, now, reason)
 
     # ── Callers ─────────────────────────────────────────────────────────────────────────────────

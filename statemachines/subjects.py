@@ -177,10 +177,23 @@ class Slot(Subject[SlotState]):
 
 
 class Pool(Subject[PoolState]):
-    """The pool as one thing. `enough_workers` is what `resume` asks."""
+    """The pool as one thing, with the facts that its state depends on.
 
-    __slots__ = ("enough_workers",)
+    Attributes:
+        usable: workers that calls can be given to.
+        needed: how many there have to be.
+        circuit_closed: whether the breaker lets calls through as usual.
+    """
 
-    def __init__(self, *, now: float, history: int) -> None:
+    __slots__ = ("circuit_closed", "needed", "usable")
+
+    def __init__(self, *, now: float, history: int, needed: int) -> None:
         super().__init__(POOL, now=now, history=history)
-        self.enough_workers = False
+        self.usable = 0
+        self.needed = needed
+        self.circuit_closed = True
+
+    @property
+    def enough_workers(self) -> bool:
+        """Whether the pool is whole."""
+        return self.usable >= self.needed and self.circuit_closed

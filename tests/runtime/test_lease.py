@@ -20,7 +20,7 @@ from remuda.statemachines.errors import (
 
 
 async def test_its_state_stays_between_calls(simulation: Any, autojump_clock: Any) -> None:
-    async with simulation(max_workers=3, min_workers=3) as (pool, launcher):
+    async with simulation(max_workers=2, min_workers=2) as (pool, launcher):
         async with pool.checkout() as worker:
             for number in range(5):
                 assert await worker.call("echo", {"token": number}) == number

@@ -1,0 +1,49 @@
+"""The numbers are checked where they enter, and the delays keep to them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from remuda.statemachines.errors import ConfigError
+from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry, full_jitter
+
+WRONG: list[tuple[type, str, Any]] = [
+    *((kind, name, value) for kind, name in [
+        (Health, "interval"), (Health, "timeout"), (Health, "recheck"), (Restart, "base"), (Restart, "cap"),
+        (Restart, "period"), (Breaker, "open_for"), (Policy, "init_timeout"), (Policy, "shutdown_timeout"),
+        (Policy, "session_ttl"),
+    ] for value in (0, -1.0, math.nan, "1", True, None)),
+    *((kind, name, value) for kind, name in [
+        (Health, "failures"), (Restart, "burst"), (Retry, "attempts"), (Breaker, "failures"), (Breaker, "probes"),
+        (Policy, "max_workers"), (Policy, "min_workers"), (Policy, "max_starting"),
+    ] for value in (0, -1, 1.0, "1", True, None)),
+    (Retry, "handovers", -1), (Retry, "base", -0.1), (Retry, "cap", math.inf), (Health, "timeout", math.inf),
+    (Policy, "overflow", -1), (Policy, "linger", -1), (Policy, "max_waiting", -1), (Policy, "history", -1),
+    (Policy, "shutdown_timeout", math.inf), (Policy, "min_workers", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), WRONG)
+def test_a_wrong_value_is_refused_by_name(kind: type, name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind(**{name: value})
+    text = str(caught.value)
+    assert f"{kind.__name__}.{name}" in text and repr(value) in text and "must be" in text
+    assert caught.value.context["field"] == name
+
+
+@pytest.mark.parametrize("kind", [Health, Restart, Retry, Breaker, Policy])
+def test_the_defaults_are_allowed(kind: type) -> None:
+    kind()
+
+
+@given(st.integers(1, 10**6), st.floats(1e-6, 1e3), st.floats(1e-6, 1e6), st.floats(0, 1))
+def test_a_delay_keeps_to_its_bounds(attempt: int, base: float, cap: float, draw: float) -> None:
+    delay = full_jitter(attempt, base, cap, draw)
+    assert 0.0 <= delay <= cap
+    if attempt < 60:
+        assert delay == draw * min(cap, base * 2 ** (attempt - 1))

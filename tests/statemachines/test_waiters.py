@@ -1,0 +1,104 @@
+"""Who is next: arrival within a lane, turns between lanes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from remuda.statemachines.waiters import Waiters
+
+
+@dataclass(frozen=True)
+class Caller:
+    id: int
+    session: str | None = None
+
+
+def test_in_one_lane_the_order_is_that_of_arrival() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    callers = [Caller(number) for number in range(5)]
+    for caller in callers:
+        waiters.add(caller)
+    assert [waiters.pop() for _ in callers] == callers
+    with pytest.raises(KeyError):
+        waiters.pop()
+
+
+def test_a_session_with_many_calls_delays_others_by_one_turn() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    for number in range(100):
+        waiters.add(Caller(number, "greedy"))
+    waiters.add(Caller(100, "modest"))
+    assert [waiters.pop().session for _ in range(3)] == ["greedy", "modest", "greedy"]
+
+
+def test_one_that_comes_back_takes_its_old_place() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    for number in range(3):
+        waiters.add(Caller(number))
+    first = waiters.pop()
+    waiters.put_back(first)
+    assert [waiters.pop().id for _ in range(3)] == [0, 1, 2]
+
+
+def test_one_that_comes_back_to_an_empty_lane_is_next() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    waiters.add(Caller(0, "a"))
+    back = waiters.pop()
+    waiters.add(Caller(1, "b"))
+    waiters.put_back(back)
+    assert waiters.pop() is back
+
+
+def test_one_that_leaves_is_not_counted() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    caller = Caller(0)
+    waiters.add(caller)
+    assert caller in waiters and len(waiters) == 1
+    assert waiters.remove(caller) and not waiters.remove(caller)
+    assert caller not in waiters and len(waiters) == 0 and list(waiters) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("+-<x"), st.sampled_from([None, "a", "b", "c"])), max_size=60))
+def test_against_plain_lists(actions: list[tuple[str, str | None]]) -> None:
+    """The same as a list of (session, list of callers) that is sorted and rotated in the plainest way."""
+    waiters: Waiters[Caller] = Waiters()
+    lanes: list[tuple[str | None, list[Caller]]] = []
+    popped: list[Caller] = []
+    for number, (action, session) in enumerate(actions):
+        lane = next((callers for name, callers in lanes if name == session), None)
+        if action == "+":
+            caller = Caller(number, session)
+            waiters.add(caller)
+            if lane is None:
+                lanes.append((session, [caller]))
+            else:
+                lane.append(caller)
+        elif action == "-" and lanes:
+            name, callers = lanes.pop(0)
+            caller = callers.pop(0)
+            if callers:
+                lanes.append((name, callers))
+            assert waiters.pop() is caller
+            popped.append(caller)
+        elif action == "<" and popped:
+            caller = popped.pop()
+            waiters.put_back(caller)
+            lane = next((callers for name, callers in lanes if name == caller.session), None)
+            if lane is None:
+                lanes.insert(0, (caller.session, [caller]))
+            else:
+                lane.append(caller)
+                lane.sort(key=lambda each: each.id)
+        elif action == "x" and lane:
+            caller = lane.pop()
+            lanes = [entry for entry in lanes if entry[1]]
+            assert waiters.remove(caller)
+        assert list(waiters) == [caller for _, callers in lanes for caller in callers]
+        assert len(waiters) == sum(len(callers) for _, callers in lanes)
+    everybody = [caller for _, callers in lanes for caller in callers]
+    assert Counter(waiters.clear()) == Counter(everybody)
+    assert len(waiters) == 0
