@@ -165,13 +165,13 @@ class Worker:
         failure = remote.describe(error)
         try:
             self._channel.send(messages.Failure(number, failure, kind))
-        except FrameTooLarge:
+        except (FrameTooLarge, SerializationError):  # the latter: arguments at the very limit of nesting
             self._channel.send(messages.Failure(number, remote.brief(failure), kind))
 
     def _check(self, ping: messages.Ping) -> None:
         try:
             healthy, reason = (True, "") if self._adapter is None else self._adapter.health()
-        except Exception as error:
+        except BaseException as error:
             failure = remote.describe(error)
             healthy, reason = False, f"{failure.type_name}: {failure.message}"[:200]
         self._channel.send(messages.Pong(ping.id, healthy, reason))
@@ -208,13 +208,14 @@ def _misfit(method: Any, args: Any) -> str | None:
 
 def _judge(error: BaseException) -> tuple[BaseException, FailureKind]:
     """What to tell the caller about an exception of a call, and what kind of failure it is."""
-    if isinstance(error, _BadArguments):
+    cls = type(error)  # `isinstance` would ask the exception, which may do anything
+    if issubclass(cls, _BadArguments):
         return error.__cause__ or error, FailureKind.BAD_ARGUMENTS
-    if isinstance(error, UnknownCommand):
+    if issubclass(cls, UnknownCommand):
         return error, FailureKind.UNKNOWN_COMMAND
-    if isinstance(error, SerializationError):
+    if issubclass(cls, SerializationError):
         return error, FailureKind.UNSERIALIZABLE
-    if isinstance(error, MemoryError | WorkerUnfit):
+    if issubclass(cls, MemoryError | WorkerUnfit):
         return error, FailureKind.UNFIT
     return error, FailureKind.RAISED
 

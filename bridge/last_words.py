@@ -1,8 +1,8 @@
 """What a worker writes to stderr: lines as they come, and the last of them kept.
 
 Bounded in every direction, because a worker may write without end and without a newline: the tail
-has at most 200 lines and 64 KiB, and a line that has grown to 8 KiB is cut there and goes on as the
-next. Nothing else is left out; an unfinished line counts when nothing more will come.
+has at most 200 lines and 64 KiB, and a line longer than 8 KiB is cut there, between characters, and
+goes on as the next. Nothing else is left out; an unfinished line counts when nothing more will come.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LastWords:
         self._partial = b""
         self._new: list[str] = []
         self._tail: deque[str] = deque()
-        self._size = 0  # characters in the tail
+        self._size = 0  # bytes of the tail, as UTF-8
         self._ended = False
 
     def feed(self, data: bytes) -> None:
@@ -34,8 +34,9 @@ class LastWords:
         for line in complete:
             self._add(line)
         while len(rest) > LINE_BYTES:
-            self._add(rest[:LINE_BYTES])
-            rest = rest[LINE_BYTES:]
+            size = _cut(rest)
+            self._keep(_text(rest[:size]))
+            rest = rest[size:]
         self._partial = rest
 
     def end(self) -> None:
@@ -54,22 +55,40 @@ class LastWords:
 
     def tail(self) -> tuple[str, ...]:
         """The last lines, the unfinished one included."""
-        if self._partial:
-            return (*self._tail, _text(self._partial))[-TAIL_LINES:]
-        return tuple(self._tail)
+        if not self._partial:
+            return tuple(self._tail)
+        last = _text(self._partial)
+        lines, size = deque(self._tail), self._size + _size(last)
+        while len(lines) >= TAIL_LINES or size > TAIL_BYTES:
+            size -= _size(lines.popleft())
+        return (*lines, last)
 
     def _add(self, line: bytes) -> None:
-        while True:
-            text = _text(line[:LINE_BYTES])
-            self._new.append(text)
-            self._tail.append(text)
-            self._size += len(text)
-            line = line[LINE_BYTES:]
-            if not line:
-                break
+        while len(line) > LINE_BYTES:
+            size = _cut(line)
+            self._keep(_text(line[:size]))
+            line = line[size:]
+        self._keep(_text(line.removesuffix(b"\r")))
+
+    def _keep(self, text: str) -> None:
+        self._new.append(text)
+        self._tail.append(text)
+        self._size += _size(text)
         while len(self._tail) > TAIL_LINES or self._size > TAIL_BYTES:
-            self._size -= len(self._tail.popleft())
+            self._size -= _size(self._tail.popleft())
+
+
+def _cut(line: bytes) -> int:
+    """Where to cut a line that is too long: at the start of a character, if it is UTF-8."""
+    for size in range(LINE_BYTES, LINE_BYTES - 4, -1):
+        if line[size] & 0xC0 != 0x80:
+            return size
+    return LINE_BYTES
 
 
 def _text(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode("utf-8", "replace")
+    return line.decode("utf-8", "replace")
+
+
+def _size(text: str) -> int:
+    return len(text.encode())

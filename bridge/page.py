@@ -50,12 +50,16 @@ class Page:
 
     Raises:
         ProtocolError: the descriptor is of something else.
+        OSError: there is no memory or no descriptor for it.
     """
 
     __slots__ = ("_map", "_numbers", "_view")
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, _SIZE)
+        try:
+            self._map = mmap.mmap(fd, _SIZE)
+        except (ValueError, PermissionError) as error:  # too short; no memory
+            raise ProtocolError(f"what was given as the evidence page is none: {error}") from error
         if self._map[: len(_MAGIC)] != _MAGIC:
             self._map.close()
             raise ProtocolError("what was given as the evidence page is none")

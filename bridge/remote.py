@@ -6,8 +6,8 @@ gets a `RemoteError`, and if the original was a built-in exception, or derived f
 that is *also* of that type: what `except ValueError` catches around a plain call, it catches around
 a call in a worker.
 
-`describe` does not raise, whatever the exception does when it is looked at, and its account is
-bounded: it has to arrive.
+`describe` does not raise, whatever the exception does when it is looked at, be it to exit, and its
+account is bounded: it has to arrive.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import builtins
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from remuda.bridge.messages import RemoteFailure, encode
 from remuda.statemachines.errors import RemoteError, SerializationError
 
@@ -23,6 +25,7 @@ __all__ = ["brief", "describe", "rebuild"]
 
 MAX_TEXT = 16 * 1024
 """Characters of a message or traceback at most; what is cut out of the middle is said."""
+MAX_NAME = 500  # characters
 MAX_ARGS = 16
 MAX_ARG = 4 * 1024  # bytes of an argument that is carried as it is
 
@@ -39,14 +42,10 @@ _NOT_REBUILT = {
 
 def describe(error: BaseException) -> RemoteFailure:
     """An account of an exception, small enough to be sent, whatever the exception is like."""
-    try:
-        args = [_carried(arg) for arg in error.args[:MAX_ARGS]]
-    except Exception:
-        args = []
     return RemoteFailure(
         type_name=_type_name(type(error)),
         message=_text(error),
-        args=args,
+        args=_args(error),
         notes=_notes(error),
         traceback=_traceback(error),
         builtin=_builtin(type(error)),
@@ -55,7 +54,7 @@ def describe(error: BaseException) -> RemoteFailure:
 
 def brief(failure: RemoteFailure) -> RemoteFailure:
     """The same in 300 bytes at most, for where nothing more fits."""
-    return RemoteFailure(failure.type_name[:60], _ascii(failure.message)[:100], builtin=failure.builtin)
+    return RemoteFailure(_ascii(failure.type_name)[:60], _ascii(failure.message)[:100], builtin=failure.builtin)
 
 
 def _ascii(text: str) -> str:
@@ -63,52 +62,69 @@ def _ascii(text: str) -> str:
 
 
 def _type_name(cls: type) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        module, name = cls.__module__, cls.__qualname__
+        return _clean(name if module == "builtins" else f"{module}.{name}", MAX_NAME)
+    except BaseException:
+        return "an exception whose name cannot be had"
 
 
 def _builtin(cls: type[BaseException]) -> str | None:
     for base in cls.__mro__:
         if base in _NOT_REBUILT or not issubclass(base, Exception):
             return None
-        if base.__module__ == "builtins":
+        if vars(builtins).get(base.__name__) is base:
             return base.__name__
     return None
 
 
 def _text(error: BaseException) -> str:
     try:
-        text = str(error)
-    except Exception as failure:
-        text = f"(its text cannot be had: {type(failure).__name__})"
-    return _clean(text)
+        return _clean(str(error))
+    except BaseException as failure:
+        return f"(its text cannot be had: {_type_name(type(failure))})"
 
 
-def _clean(text: str) -> str:
+def _clean(text: str, most: int = MAX_TEXT) -> str:
     """`text` such that it can be encoded, and not too long."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= MAX_TEXT:
+    if len(text) <= most:
         return text
-    half = MAX_TEXT // 2
+    half = most // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _args(error: BaseException) -> list[Any]:
+    try:
+        args = error.args[:MAX_ARGS]
+        if isinstance(error, OSError) and len(args) == 2 and error.filename is not None:
+            # It keeps its files elsewhere; these are the arguments that make them.
+            args = (*args, error.filename)
+            if error.filename2 is not None:
+                args = (*args, None, error.filename2)
+        return [_carried(arg) for arg in args]
+    except BaseException:
+        return []
 
 
 def _carried(arg: object) -> Any:
     try:
-        if len(encode(arg)) <= MAX_ARG:
-            return arg
-    except SerializationError:
+        body = encode(arg)
+        if len(body) <= MAX_ARG:
+            return msgspec.msgpack.decode(body)  # a copy, which nobody can change or refuse to show
+    except (SerializationError, msgspec.DecodeError, RecursionError):
         pass
     try:
         return _clean(repr(arg))[:MAX_ARG]
-    except Exception:
+    except BaseException:
         return f"<{_type_name(type(arg))}>"
 
 
 def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", ())
-    if not isinstance(notes, list | tuple):
+    try:
+        return [_clean(note) for note in error.__notes__[:MAX_ARGS] if isinstance(note, str)]
+    except BaseException:  # it has none, as a rule
         return []
-    return [_clean(note) for note in notes[:MAX_ARGS] if isinstance(note, str)]
 
 
 def _traceback(error: BaseException) -> str:
@@ -116,11 +132,11 @@ def _traceback(error: BaseException) -> str:
 
     try:
         return _clean("".join(traceback.format_exception(error)))
-    except Exception:
+    except BaseException:
         pass
     try:  # the exception cannot be printed, but where it comes from can
         return _clean("".join(traceback.format_tb(error.__traceback__)))
-    except Exception:
+    except BaseException:
         return ""
 
 
@@ -137,11 +153,10 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
     text = failure.message
     if failure.type_name != failure.builtin or not text:
         text = f"{failure.type_name}: {text}" if text else failure.type_name
-    RemoteError.__init__(error, "")
-    error.args = tuple(failure.args)
-    error.message = text
+    # Not by calling `__init__`: it would go on to that of the built-in class.
+    vars(error).update(vars(RemoteError(text)))
     error.type_name = failure.type_name
-    error.remote_args = tuple(failure.args)
+    error.remote_args = error.args
     error.notes = tuple(failure.notes)
     error.remote_traceback = failure.traceback
     for note in failure.notes:
@@ -154,21 +169,27 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
 def _instance(failure: RemoteFailure) -> RemoteError:
     """An error of the right class, with what the built-in one makes of the arguments."""
     cls, builtin = _class(failure.builtin)
-    error: RemoteError
+    error = _blank(cls)
     try:
-        error = cls.__new__(cls, *failure.args)
         builtin.__init__(error, *failure.args)  # such as the `errno` of an OSError
-    except Exception:
-        # Its class took other arguments than the built-in one does, or (MemoryError) that one's
-        # `__new__` is not for derived classes.
-        error = BaseException.__new__(cls)
+    except Exception:  # the original's class took other arguments than the built-in one does
+        error = _blank(cls)
+        error.args = tuple(failure.args)
     return error
+
+
+def _blank(cls: type[RemoteError]) -> RemoteError:
+    try:
+        return cls.__new__(cls)
+    except TypeError:  # that of MemoryError is not for derived classes
+        error: RemoteError = BaseException.__new__(cls)
+        return error
 
 
 @lru_cache(maxsize=128)
 def _class(name: str | None) -> tuple[type[RemoteError], type[Exception]]:
     builtin = None if name is None else getattr(builtins, name, None)
-    if not (isinstance(builtin, type) and issubclass(builtin, Exception)):
+    if not (isinstance(builtin, type) and issubclass(builtin, Exception)) or builtin in _NOT_REBUILT:
         return RemoteError, Exception
     body = {
         "__module__": "remuda",

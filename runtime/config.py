@@ -24,6 +24,12 @@ __all__ = ["Breaker", "Health", "PoolConfig", "Restart", "Retry"]
 
 _MIB = 1024 * 1024
 _PREFIX = "REMUDA_"
+_PARTS: dict[str, type[msgspec.Struct]] = {
+    "health": Health,
+    "restart": Restart,
+    "retry": Retry,
+    "breaker": Breaker,
+}
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,7 +111,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_seconds(own, "session_ttl", self.session_ttl)
         check_int(own, "max_frame_bytes", self.max_frame_bytes, 1024, 2**32 - 1)
         check_int(own, "history", self.history, 0)
-        for name, kind in (("health", Health), ("restart", Restart), ("retry", Retry), ("breaker", Breaker)):
+        for name, kind in _PARTS.items():
             if not isinstance(getattr(self, name), kind):
                 raise _wrong(name, getattr(self, name), f"a remuda.{kind.__name__}")
 
@@ -140,11 +146,21 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Raises:
             ConfigError: a field is unknown, of the wrong type, or not allowed.
         """
+        fields: dict[str, Any] = dict(values)
+        unknown = sorted((key for key in fields if key not in cls.__struct_fields__), key=str)
+        if unknown:
+            known = ", ".join(cls.__struct_fields__)
+            raise ConfigError(
+                f"in {source}: PoolConfig has no field {unknown[0]!r}; it has: {known}",
+                context={"field": unknown[0]},
+            )
         try:
-            return msgspec.convert(dict(values), cls, strict=True)
-        except msgspec.ValidationError as error:
-            cause = error.__cause__
-            raise ConfigError(f"in {source}: {cause if isinstance(cause, ConfigError) else error}") from None
+            for name, kind in _PARTS.items():
+                if name in fields:
+                    fields[name] = _part(name, kind, fields[name])
+            return cls(**fields)  # which checks the rest (msgspec cannot convert to `str | type`)
+        except ConfigError as error:
+            raise ConfigError(f"in {source}: {error.message}", context=error.context) from None
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str], table: str = "pool") -> PoolConfig:
@@ -190,6 +206,16 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return msgspec.structs.replace(base, **changes)
 
 
+def _part(name: str, kind: type[msgspec.Struct], value: object) -> msgspec.Struct:
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise ConfigError(f"{name}: {error}", context={"field": name}) from None
+
+
 def _set(changes: dict[str, Any], base: PoolConfig, variable: str, text: str) -> None:
     name = variable.removeprefix(_PREFIX).lower()
     if name in PoolConfig.__struct_fields__ and name not in ("settings", "env"):
@@ -198,7 +224,7 @@ def _set(changes: dict[str, Any], base: PoolConfig, variable: str, text: str) ->
             changes[name] = _parsed(variable, text, current)
             return
     part, _, field = name.partition("_")
-    if part in ("health", "restart", "retry", "breaker"):
+    if part in _PARTS:
         config = getattr(base, part)
         if field in type(config).__struct_fields__:
             changes.setdefault(part, {})[field] = _parsed(variable, text, getattr(config, field))

@@ -571,7 +571,7 @@ class Pool:
             cause, snapshot = self._core.last_cause, self.snapshot()
             await self.aclose()  # so that the worker has ended, and its last words are there
             error = PoolStartError(
-                f"{self.label} could not start: worker: {cause}. See its last words, and try `remuda doctor`",
+                f"{self.label} could not start: {cause.rstrip('.')}. See its last words, and try `remuda doctor`",
                 last_death=self.last_death,
                 snapshot=snapshot,
                 context={"pool": self.config.name},

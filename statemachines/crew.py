@@ -169,6 +169,7 @@ class Crew:
         worker.last_active = now
         self.changed = True
         self._to_idle(worker, now)
+        self._start_some(now)  # there is room for the next one to start
 
     # ── Working ─────────────────────────────────────────────────────────────────────────────────
 
@@ -314,13 +315,19 @@ class Crew:
         self._start_some(now)
 
     def _restart_later(self, slot: Slot, draw: float, now: float) -> None:
-        if self.budget.take(now):
+        """After a pause, and with a token. A slot alone may spend `burst` tokens in a row, no more.
+
+        The pauses of a lone slot grow beyond the time in which a token comes back, so that the
+        budget alone would let it try for ever, and its pool would never be seen to have failed.
+        """
+        restart = self._policy.restart
+        due = now + full_jitter(slot.attempts, restart.base, restart.cap, draw)
+        if slot.attempts <= restart.burst and self.budget.take(now):
             SLOT.step(slot, SlotTrigger.BACK_OFF, now, f"start {slot.attempts} came to nothing")
-            restart = self._policy.restart
-            self.timers.arm(slot, now + full_jitter(slot.attempts, restart.base, restart.cap, draw))
+            self.timers.arm(slot, due)
         else:
             SLOT.step(slot, SlotTrigger.QUARANTINE, now, "the restart budget is spent")
-            self.timers.arm(slot, self.budget.next_token(now))
+            self.timers.arm(slot, max(due, self.budget.next_token(now)))
 
     def _close_slot(self, slot: Slot, now: float) -> None:
         SLOT.step(slot, SlotTrigger.CLOSE, now)

@@ -87,7 +87,9 @@ class WorkerDeath:
 
     def __str__(self) -> str:
         status = "exit status unknown" if self.exit_status is None else describe_exit(self.exit_status)
-        text = f"worker {self.slot}.{self.generation}: {self.cause} ({status})"
+        text = f"worker {self.slot}.{self.generation}: {self.cause}"
+        if status not in text:
+            text += f" ({status})"
         if self.stderr_tail:
             text += "\nits last words:\n" + "\n".join(f"  | {line}" for line in self.stderr_tail[-12:])
         return text

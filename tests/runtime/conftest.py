@@ -39,5 +39,5 @@ async def _simulation(
 
 @pytest.fixture
 def simulation() -> Simulation:
-    """`async with simulation(behaviour, **fields_of_the_config) as (pool, launcher)`; one worker by default."""
+    """`async with simulation(behaviour, **config_fields) as (pool, launcher)`; one worker by default."""
     return _simulation

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from remuda.runtime.pool import Pool
-from remuda.specs.behaviour import Begin, Behaviour, Finish, Reply, Wait
+from remuda.specs.behaviour import Begin, Behaviour, Die, Finish, Reply, Wait
 from remuda.specs.checkpoints import Mark, Points, cancel_everywhere
 from remuda.statemachines.breaker import BreakerState
 from remuda.statemachines.pool import PoolState
@@ -86,8 +86,6 @@ def test_a_call_that_is_handed_over_and_repeated(simulation: Any, points: Points
     """Its first worker dies before it begins, its second while it runs, the third answers."""
 
     def cast(order: Any) -> Behaviour:
-        from remuda.specs.behaviour import Die
-
         plays: Any = {1: {1: (Wait(0.1), Die())}, 2: {1: (Begin(), Wait(0.1), Die())}}
         return Behaviour(calls=plays.get(order.generation, {}))
 
@@ -108,7 +106,10 @@ def test_a_checkout_and_a_call_on_it(simulation: Any, points: Points, rounds: in
         async with simulation(max_workers=2, min_workers=2) as (pool, launcher):
             with mark:
                 async with pool.checkout() as worker:
-                    assert await worker.call("sleep", {"seconds": 1, "token": 1}) == {"seconds": 1, "token": 1}
+                    assert await worker.call("sleep", {"seconds": 1, "token": 1}) == {
+                        "seconds": 1,
+                        "token": 1,
+                    }
                     await trio.sleep(1)
                     assert await worker.call("echo", {"token": 2}) == 2
             await is_sound(pool, 2)
@@ -198,25 +199,48 @@ async def test_with_the_answer_in_the_pipe_it_costs_nothing(simulation: Any, aut
 
 
 async def test_a_whole_answer_that_nobody_read_yet_counts(simulation: Any, autojump_clock: Any) -> None:
-    """As before, but for certain: the caller is cancelled in the very step in which the answer is written."""
-    async with simulation(Behaviour(calls={1: (Begin(), Wait(1), Reply(), Finish())})) as (pool, launcher):
+    """As before, but for certain: cancelled first, and answered before the caller's task could run."""
+    scope = trio.CancelScope()
+
+    def cancel_the_caller(call: Any, memory: Any) -> object:
+        scope.cancel()
+        return "late"
+
+    play = (Begin(), Wait(1), Reply(cancel_the_caller), Finish())
+    async with simulation(Behaviour(calls={1: play})) as (pool, launcher):
         worker = launcher.worker(0)
-        scope = trio.CancelScope()
-        launcher.witness.finish = _before(launcher.witness.finish, scope.cancel)
         with scope:
-            await pool.call("echo", {"token": "late"})
+            await pool.call("echo", {"token": 0})
+        assert scope.cancelled_caught
         assert worker.alive
         assert await pool.call("echo", {"token": 1}) == 1
         assert pool.snapshot().ended == {"answered": 2}
         assert launcher.witness.launched == 1
 
 
-def _before(method: Any, act: Any) -> Any:
-    def both(*args: Any) -> Any:
-        act()
-        return method(*args)
+async def test_cancelled_in_the_queue_as_its_turn_comes(simulation: Any, autojump_clock: Any) -> None:
+    """It leaves the queue at that instant, and not when its task runs: no worker is spent on it.
 
-    return both
+    Trio shuffles the two tasks; in twenty rounds both orders come up.
+    """
+    for _ in range(20):
+        scope = trio.CancelScope()
+
+        def cancel_the_other(call: Any, memory: Any, scope: trio.CancelScope = scope) -> object:
+            scope.cancel()
+            return "mine"
+
+        play = (Begin(), Wait(1), Reply(cancel_the_other), Finish())
+        async with simulation(Behaviour(calls={1: play})) as (pool, launcher):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pool.call, "echo", {"token": "mine"})
+                await trio.testing.wait_all_tasks_blocked()
+                with scope:
+                    await pool.call("once", {"token": "other"})
+            assert scope.cancelled_caught
+            assert pool.snapshot().ended == {"answered": 1, "cancelled": 1}
+            assert launcher.witness.launched == len(launcher.alive) == 1
+            assert len(launcher.witness.executions) == 1
 
 
 async def test_a_dead_caller_submits_nothing(simulation: Any, autojump_clock: Any) -> None:

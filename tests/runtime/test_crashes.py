@@ -14,6 +14,7 @@ import trio
 
 from remuda.bridge import frames, messages
 from remuda.runtime.config import Breaker, Retry
+from remuda.runtime.snapshot import PoolSnapshot
 from remuda.specs.behaviour import (
     ANSWER,
     Begin,
@@ -137,7 +138,9 @@ async def test_what_is_idempotent_is_repeated(simulation: Any, autojump_clock: A
         assert launcher.witness.begun == {("token", "mine"): 2}
         assert pool.snapshot().ended == {"answered": 1}
     async with simulation(once(*play), key=by_argument("token")) as (pool, launcher):
-        assert await pool.call("once", {"token": "mine"}, idempotent=True) == "mine"  # the caller may say it, too
+        assert (
+            await pool.call("once", {"token": "mine"}, idempotent=True) == "mine"
+        )  # the caller may say it, too
         assert launcher.witness.begun == {("token", "mine"): 2}
 
 
@@ -159,6 +162,20 @@ async def test_an_answer_in_full_is_delivered(simulation: Any, autojump_clock: A
             assert await pool.call("once", {"token": "mine"}) == "mine"
             assert pool.snapshot().ended == {"answered": 1}
             assert await pool.call("once", {"token": "next"}) == "next"
+
+
+async def test_an_answer_is_found_though_its_caller_is_slow_to_look(
+    simulation: Any, autojump_clock: Any
+) -> None:
+    """The worker answered, ended and was reaped before the caller's task ever ran."""
+    async with simulation(once(Begin(), Reply(), Die())) as (pool, launcher):
+        (link,) = pool._links.values()
+
+        async def serve(ticket: Any) -> None:
+            await trio.sleep(1)
+
+        link.serve = serve
+        assert await pool.call("once", {"token": "mine"}) == "mine"
 
 
 async def test_a_child_that_holds_the_channel_hides_no_death(simulation: Any, autojump_clock: Any) -> None:
@@ -218,7 +235,9 @@ async def test_an_answer_to_nothing(simulation: Any, autojump_clock: Any) -> Non
         assert launcher.witness.launched == 2
 
 
-@pytest.mark.parametrize("play", [(Begin(), Reply(), Reply(), Finish()), (Begin(), Reply(), Finish(), Wait(1), Reply())])
+@pytest.mark.parametrize(
+    "play", [(Begin(), Reply(), Reply(), Finish()), (Begin(), Reply(), Finish(), Wait(1), Reply())]
+)
 async def test_it_answers_twice(simulation: Any, autojump_clock: Any, play: Any) -> None:
     """The first answer is the caller's; the second is nobody's, and costs the worker."""
     async with simulation(once(*play)) as (pool, launcher):
@@ -336,7 +355,7 @@ async def test_last_words(simulation: Any, autojump_clock: Any) -> None:
         assert death.stderr_tail == ("Segmentation fault ahead", "unfinished")
         assert "  | Segmentation fault ahead" in str(caught.value)
         assert "killed by SIGSEGV" in str(caught.value)
-        assert caught.value.snapshot.name == "tea"
+        assert isinstance(caught.value.snapshot, PoolSnapshot) and caught.value.snapshot.name == "tea"
 
 
 async def test_nobody_knows_how_it_ended(simulation: Any, autojump_clock: Any) -> None:
@@ -360,7 +379,13 @@ async def test_crash_after_crash(simulation: Any, autojump_clock: Any) -> None:
         assert trio.current_time() < 1
 
 
-ALL_PLAYS = [ANSWER, (Begin(), Die()), (Die(),), (Begin(), Reply(), Die()), (Begin(), Reply(share=0.3), Die())]
+ALL_PLAYS = [
+    ANSWER,
+    (Begin(), Die()),
+    (Die(),),
+    (Begin(), Reply(), Die()),
+    (Begin(), Reply(share=0.3), Die()),
+]
 
 
 async def test_many_callers_and_a_mortal_crew(simulation: Any, autojump_clock: Any) -> None:

@@ -104,7 +104,9 @@ async def test_callers_wait_for_a_worker_under_check(simulation: Any, autojump_c
 
 
 @pytest.mark.parametrize("late", [2.5, 5.9, 6.5, 8.5])
-async def test_a_late_answer_is_not_taken_for_another(simulation: Any, autojump_clock: Any, late: float) -> None:
+async def test_a_late_answer_is_not_taken_for_another(
+    simulation: Any, autojump_clock: Any, late: float
+) -> None:
     """It counts as a failure, once, and does no other harm."""
     async with simulation(first(pings={1: (Wait(late), Pong())}), health=HEALTH) as (pool, launcher):
         await trio.sleep(12.25)
@@ -127,7 +129,9 @@ async def test_an_answer_to_a_check_that_nobody_made(simulation: Any, autojump_c
 
 
 @pytest.mark.parametrize("play", [(Die(),), (HangUp(), Hang()), (Send(messages.Result(1, 1)), Hang())])
-async def test_it_ends_or_breaks_the_rules_when_asked(simulation: Any, autojump_clock: Any, play: Any) -> None:
+async def test_it_ends_or_breaks_the_rules_when_asked(
+    simulation: Any, autojump_clock: Any, play: Any
+) -> None:
     async with simulation(first(ping=play), health=HEALTH) as (pool, launcher):
         await trio.sleep(11)
         assert launcher.witness.launched == 2

@@ -31,9 +31,7 @@ async def test_a_new_worker_is_told_what_the_old_one_knew(simulation: Any, autoj
             assert await pool.call("recall", {"key": "b"}) == 2
         # Each key once in each generation, and the overwritten value never.
         assert sorted(replays(launcher)) == [(g, key) for g in (2, 3, 4) for key in ("a", "b")]
-        assert all(
-            one.call.args["value"] in (2, 3) for one in launcher.witness.executions if one.quiet
-        )
+        assert all(one.call.args["value"] in (2, 3) for one in launcher.witness.executions if one.quiet)
         assert pool.snapshot().ended == {"answered": 9}  # replays are nobody's calls
 
 
@@ -61,6 +59,16 @@ async def test_all_workers_agree(simulation: Any, autojump_clock: Any) -> None:
             for worker in (one, other):
                 with pytest.raises(RemoteError, match="KeyError"):
                     await worker.call("recall", {"key": "a"})
+
+
+async def test_nobody_is_told_twice(simulation: Any, autojump_clock: Any) -> None:
+    """A worker is told what is new, and not again what it knows."""
+    async with simulation(min_workers=2, max_workers=2) as (pool, launcher):
+        async with pool.checkout() as one, pool.checkout() as other:
+            for number in range(5):
+                await one.call("remember", {"key": str(number), "value": number})
+                assert await other.call("recall", {"key": str(number)}) == number
+        assert [key for _, key in replays(launcher)] == ["0", "1", "2", "3", "4"]
 
 
 async def test_what_failed_is_not_written(simulation: Any, autojump_clock: Any) -> None:
@@ -109,18 +117,22 @@ async def test_a_replay_that_fails(simulation: Any, autojump_clock: Any) -> None
     def moody(call: Any, memory: Any) -> object:
         raise ValueError("not today")
 
-    cast = Script({(0, 2): Behaviour(commands={"remember": Command((Begin(), Reply(moody), Finish()), journal="key")})})
+    cast = Script(
+        {(0, 2): Behaviour(commands={"remember": Command((Begin(), Reply(moody), Finish()), journal="key")})}
+    )
     async with simulation(cast) as (pool, launcher):
         await pool.call("remember", {"key": "a", "value": 1})
         launcher.worker(0).crash()
         assert await pool.call("recall", {"key": "a"}) == 1
         assert launcher.witness.launched == 3
         assert pool.last_death is not None
-        assert "it could not replay 'remember' from the journal: ValueError: not today" in pool.last_death.cause
+        assert (
+            "it could not replay 'remember' from the journal: ValueError: not today" in pool.last_death.cause
+        )
 
 
 async def test_a_call_behind_a_replay_that_kills(simulation: Any, autojump_clock: Any) -> None:
-    """The entry is replayed to a live worker in front of a call; the worker dies of it, the call has not begun."""
+    """An entry is replayed in front of a call, and the worker dies of it: the call has not begun."""
     cast = Script({(1, 1): Behaviour(calls={1: (Begin(), Die())})})
     async with simulation(cast, min_workers=2, max_workers=2) as (pool, launcher):
         async with pool.checkout() as one:

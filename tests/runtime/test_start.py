@@ -73,7 +73,12 @@ async def test_the_operating_system_hangs(autojump_clock: Any) -> None:
 
 async def test_it_crashes_again_and_again(autojump_clock: Any) -> None:
     """A crash may be chance: it is tried again, until the budget is spent."""
-    for boot in ((Die(7),), (Say("Illegal instruction\n"), Die(-4)), (Emit(b"\xff" * 50), Hang()), (HangUp(), Hang())):
+    for boot in (
+        (Die(7),),
+        (Say("Illegal instruction\n"), Die(-4)),
+        (Emit(b"\xff" * 50), Hang()),
+        (HangUp(), Hang()),
+    ):
         async with SimLauncher.open(Behaviour(boot=boot)) as launcher:
             with pytest.raises(PoolStartError, match="could not start") as caught:
                 async with open_pool(adapter="x:Y", max_workers=1, restart=TIGHT, launcher=launcher):
@@ -105,7 +110,9 @@ async def test_it_crashes_once(simulation: Any, autojump_clock: Any) -> None:
 
 async def test_the_operating_system_refuses(autojump_clock: Any) -> None:
     async with SimLauncher.open(Behaviour(launch_error=errno.EAGAIN)) as launcher:
-        with pytest.raises(PoolStartError, match="the operating system did not start it: .*temporarily unavailable"):
+        with pytest.raises(
+            PoolStartError, match="the operating system did not start it: .*temporarily unavailable"
+        ):
             async with open_pool(adapter="x:Y", max_workers=1, restart=TIGHT, launcher=launcher):
                 raise AssertionError("it cannot have started")
         assert launcher.witness.launched == 0
@@ -115,7 +122,9 @@ async def test_one_of_several_cannot(autojump_clock: Any) -> None:
     """The pool is ready when `min_workers` are; one that says it cannot is enough to fail the start."""
 
     def cast(order: Any) -> Behaviour:
-        return Behaviour(boot=FAIL_BY_WORD["setup"]) if order.slot == 1 else Behaviour(boot=(Wait(1), Hello()))
+        return (
+            Behaviour(boot=FAIL_BY_WORD["setup"]) if order.slot == 1 else Behaviour(boot=(Wait(1), Hello()))
+        )
 
     async with SimLauncher.open(cast) as launcher:
         with pytest.raises(PoolStartError, match="no kettle"):

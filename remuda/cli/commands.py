@@ -1,0 +1,108 @@
+"""What can be typed after `remuda`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remuda.runtime.cgroup import cpus
+from remuda.statemachines.errors import ConfigError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="remuda",
+    help="A pool of long-lived Python worker processes, whose every lifecycle is a declared state machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    input: Annotated[Path, typer.Option(help="The records: JSONL, one object per line, a program's input fields.")],
+    output: Annotated[Path, typer.Option(help="The entries: JSONL, one per record, in the order of completion.")],
+    signature: Annotated[str | None, typer.Option(help="A DSPy signature: 'context, question -> answer'.")] = None,
+    kind: Annotated[str, typer.Option(help="With a signature: predict, chain_of_thought or react.")] = "predict",
+    instructions: Annotated[str | None, typer.Option(help="With a signature: what the model is told.")] = None,
+    program: Annotated[str | None, typer.Option(help="Instead: 'package.module:factory' of a dspy.Module.")] = None,
+    load: Annotated[Path | None, typer.Option(help="A compiled program.json to load into the program.")] = None,
+    lm: Annotated[str, typer.Option(help="'embedded', or a model as dspy.LM takes it: 'openai/gpt-4o-mini'.")] = "embedded",
+    lm_option: Annotated[
+        list[str] | None, typer.Option(help="An argument of dspy.LM as name=value, the value as JSON or text.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the CPUs.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each record.")] = 60.0,
+    cache: Annotated[bool, typer.Option(help="Use DSPy's cache, which all processes of a user share.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+) -> None:
+    """Run a DSPy program over a file of records. Interrupted and started again, it goes on where it was."""
+    from remuda.cli.run import Job
+    from remuda.cli.run import run as run_job
+
+    if (signature is None) == (program is None):
+        raise ConfigError("give either --signature or --program")
+    arguments: dict[str, Any] = {"load": None if load is None else str(load.absolute())}
+    if program is not None:
+        if kind != "predict" or instructions is not None:
+            raise ConfigError("--kind and --instructions go with --signature; a --program has its own")
+        arguments["factory"] = program
+    else:
+        arguments |= {"signature": signature, "kind": kind, "instructions": instructions}
+    options = dict(_option(text) for text in lm_option or ())
+    job = Job(input, output, arguments, lm, options, workers or cpus(), timeout, cache)
+    raise typer.Exit(run_job(job, quiet=quiet))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ConfigError(f"--lm-option takes name=value, such as temperature=0.2, and got {name!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@app.command()
+def demo(
+    answers: Annotated[int, typer.Option(min=25, help="Questions to ask.")] = 300,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the CPUs, at least 2.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the moments of the kills; default: others every time.")] = None,
+) -> None:
+    """Answer questions about the standard library while workers are killed with SIGKILL."""
+    from remuda.cli.demo import demo as run_demo
+
+    raise typer.Exit(run_demo(answers, workers or max(2, cpus()), seed))
+
+
+@app.command()
+def doctor(
+    adapter: Annotated[str | None, typer.Option(help="The adapter to try in a worker; default: dspy, if installed.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a worker gets to come up.")] = 60.0,
+) -> None:
+    """Look whether this machine has what a pool needs."""
+    from remuda.cli.doctor import examine
+
+    failed = False
+    for finding in examine(adapter, timeout):
+        failed |= finding.verdict == "fail"
+        typer.echo(f"{finding.verdict:5} {finding.what:16} {finding.found}")
+        if finding.remedy:
+            typer.echo(f"{'':22} {finding.remedy}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def diagram(
+    lifecycle: Annotated[str | None, typer.Argument(help="One of ours (worker, slot, pool, call, breaker) or 'module:NAME'.")] = None,
+    format: Annotated[str, typer.Option(help="mermaid, table or essay.")] = "mermaid",
+) -> None:
+    """Draw a lifecycle: one of remuda's, or one of your own."""
+    from remuda.cli.diagram import diagram as draw
+
+    typer.echo(draw(lifecycle, format))

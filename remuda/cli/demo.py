@@ -1,0 +1,224 @@
+"""`remuda demo`: a real run over real text, while somebody kills its workers.
+
+Questions about the Python standard library, made from its docstrings, are answered by a DSPy program
+with the embedded model, by the machinery of `remuda run`. Meanwhile a worker gets SIGKILL at a random
+moment in every 25 answers, a busy one if there is one. At the end it is counted, from the output file
+and from the process table: every question has exactly one answer, and no process is left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import signal
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from remuda.cli.questions import Question, is_right, questions
+from remuda.cli.run import Job, Totals, answer, pool_config
+from remuda.runtime.events import Event, WorkerEnded, WorkerReady
+from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.records import Entry, Run, open_run
+from remuda.statemachines.worker import WorkerState
+
+__all__ = ["demo"]
+
+PER_KILL = 25
+"""Answers in which there is at least one kill."""
+
+
+@dataclass
+class Tally:
+    """What has happened so far."""
+
+    answers: int = 0
+    pids: set[int] = field(default_factory=set)
+    struck: dict[tuple[int, int], float] = field(default_factory=dict)
+    """When a worker was killed, by slot and generation."""
+    recoveries: list[float] = field(default_factory=list)
+    """Seconds from a kill to the next worker in its place being ready."""
+    latencies: list[float] = field(default_factory=list)
+    """Seconds for each answer, all its attempts included."""
+    deaths: int = 0
+
+    def observe(self, event: Event) -> None:
+        """An observer of the pool."""
+        if isinstance(event, WorkerReady):
+            if event.pid is not None:
+                self.pids.add(event.pid)
+            at = self.struck.get((event.slot, event.generation - 1))
+            if at is not None:
+                self.recoveries.append(event.at - at)
+        elif isinstance(event, WorkerEnded):
+            self.deaths += not event.on_purpose
+            if event.pid is not None:
+                self.pids.add(event.pid)
+
+    def left(self) -> list[int]:
+        """The workers that still run."""
+        return [pid for pid in sorted(self.pids) if _runs(pid)]
+
+
+def demo(answers: int = 300, workers: int = 2, seed: int | None = None, console: Console | None = None) -> int:
+    """Run the demonstration.
+
+    Args:
+        answers: questions to ask, at least 25.
+        workers: worker processes.
+        seed: of the moments of the kills; None: other ones every time.
+        console: where to show it.
+
+    Returns:
+        0 if every question has exactly one answer, there was a kill for every 25 of them, and no
+        process is left; else 1.
+    """
+    console = console or Console()
+    asked = questions(answers)
+    tally, totals = Tally(), Totals()
+    logging.getLogger("remuda").addHandler(logging.NullHandler())  # the deaths are the show, not the news
+    with tempfile.TemporaryDirectory(prefix="remuda-demo-") as folder:
+        job = _job(Path(folder), asked, workers)
+
+        def note(entry: Entry) -> None:
+            totals.add(entry)
+            tally.answers += 1
+
+        with open_run(job.input, job.output, job.settings, note) as records:
+            trio.run(partial(_run, job, records, tally, random.Random(seed), console))
+        counts, right = _count(job.output, asked)
+    lost = sum(counts[number] == 0 for number in range(1, len(asked) + 1))
+    doubled = sum(count - 1 for count in counts.values() if count > 1)
+    left = tally.left()
+    report = Table("", "", show_header=False, title="remuda demo")
+    for name, value in [
+        ("questions", len(asked)),
+        ("answers", totals.answered),
+        ("errors", totals.failed),
+        ("calls to the model", totals.calls),
+        ("workers killed with SIGKILL", len(tally.struck)),
+        ("recoveries", len(tally.recoveries)),
+        ("lost answers", lost),
+        ("doubled answers", doubled),
+        ("latency p50 / p99", _spread(tally.latencies)),
+        ("recovery p50 / p99", _spread(tally.recoveries)),
+        ("answered from the right passage", f"{right / len(asked):.1%}"),
+        ("processes left", len(left)),
+    ]:
+        report.add_row(name, str(value))
+    console.print(report)
+    enough = len(tally.struck) >= len(asked) // PER_KILL
+    good = not (lost or doubled or totals.failed or left) and enough
+    console.print("every question has exactly one answer" if good else "something went wrong: see the numbers above")
+    return 0 if good else 1
+
+
+def _job(folder: Path, asked: list[Question], workers: int) -> Job:
+    with open(folder / "questions.jsonl", "w", encoding="utf-8") as file:
+        for question in asked:
+            file.write(json.dumps({"context": question.context, "question": question.question}) + "\n")
+    program: dict[str, Any] = {"signature": "context, question -> answer", "kind": "chain_of_thought"}
+    return Job(folder / "questions.jsonl", folder / "answers.jsonl", program, workers=workers)
+
+
+async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, console: Console) -> None:
+    async with open_pool(pool_config(job), observers=[tally.observe]) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(_show, console, pool, records, tally)
+
+        async def work(record: dict[str, Any]) -> Entry:
+            start = trio.current_time()
+            entry = await answer(pool, record)
+            tally.latencies.append(trio.current_time() - start)
+            return entry
+
+        async with trio.open_nursery() as running:
+            running.start_soon(_kill_now_and_then, pool, records, tally, draw)
+            await records.process(work, concurrency=job.workers)
+        # The last ones killed come back before it is over: a recovery is part of the story.
+        while len(tally.recoveries) < len(tally.struck):
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def _kill_now_and_then(pool: Pool, records: Run, tally: Tally, draw: random.Random) -> None:
+    """One kill in every 25 answers, at a random one of them and a random moment after it."""
+    for block in range(records.records // PER_KILL):
+        moment = block * PER_KILL + draw.randrange(PER_KILL - 5)  # a few answers are left to be killed in
+        while tally.answers < moment:
+            await trio.sleep(0.001)
+        await trio.sleep(draw.uniform(0.0, 0.002))
+        while not _strike(pool, tally, draw):
+            await trio.sleep(0.001)
+
+
+def _strike(pool: Pool, tally: Tally, draw: random.Random) -> bool:
+    """Kill a worker, a busy one if there is one; False if all are dying already."""
+    workers = [
+        worker
+        for worker in pool.snapshot().workers
+        if worker.state in (WorkerState.BUSY, WorkerState.READY)
+        and worker.pid is not None
+        and (worker.slot, worker.generation) not in tally.struck
+    ]
+    busy = [worker for worker in workers if worker.state is WorkerState.BUSY]
+    if not workers:
+        return False
+    victim = draw.choice(busy or workers)
+    assert victim.pid is not None
+    tally.struck[victim.slot, victim.generation] = trio.current_time()
+    os.kill(victim.pid, signal.SIGKILL)
+    return True
+
+
+async def _show(console: Console, pool: Pool, records: Run, tally: Tally) -> None:
+    """The workers and what has happened, kept up to date in a terminal."""
+    if not console.is_terminal:
+        console.print(f"{records.records} questions, and a kill in every {PER_KILL} answers")
+        return
+    # Drawn from here and not by a thread of rich's own: the pool belongs to this one.
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            table = Table("worker", "pid", "state", "calls", title=f"{tally.answers} of {records.records} answered")
+            for worker in pool.snapshot().workers:
+                name = f"{worker.slot}.{worker.generation}"
+                table.add_row(name, str(worker.pid), str(worker.state), str(worker.calls_served))
+            table.caption = f"{len(tally.struck)} killed, {len(tally.recoveries)} recovered"
+            live.update(table, refresh=True)
+            await trio.sleep(0.1)
+
+
+def _count(output: Path, asked: list[Question]) -> tuple[Counter[int], int]:
+    """How many entries each line has, and how many answers came from the right passage."""
+    counts: Counter[int] = Counter()
+    right = 0
+    for line in output.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        counts[entry["line"]] += 1
+        right += is_right(asked[entry["line"] - 1], entry.get("outputs", {}).get("answer", ""))
+    return counts, right
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _spread(seconds: list[float]) -> str:
+    if not seconds:
+        return "-"
+    ordered = sorted(seconds)
+    return " / ".join(f"{ordered[math.ceil(share * len(ordered)) - 1] * 1000:.1f} ms" for share in (0.5, 0.99))
