@@ -1,0 +1,61 @@
+# Everything works in a fresh clone: each target makes .venv and installs what it needs, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DIAGRAMS := README.md docs/lifecycles.md
+
+.PHONY: help demo test check docs coverage clean
+
+help:
+	@echo "make demo      answer 300 questions while workers are killed"
+	@echo "make test      all tests"
+	@echo "make check     format, lint, types, generated docs, wheel"
+	@echo "make docs      bring the generated docs up to date"
+	@echo "make coverage  all tests, and what they reach, in workers too"
+	@echo "make clean     remove what the others made"
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m remuda demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m remuda.cli.diagram --check $(DIAGRAMS)
+	$(BIN)/python tests/reality/table.py --check
+	$(BIN)/python docs/make_errors.py --check
+	$(BIN)/python -m pytest -q tests/packaging
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m remuda.cli.diagram --write $(DIAGRAMS)
+	$(BIN)/python tests/reality/table.py --write
+	$(BIN)/python docs/make_errors.py --write
+
+coverage: $(VENV)/.dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "remuda needs Python 3.11 or later; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy,specs,dev]'
+	@touch $@ $(VENV)/.demo
