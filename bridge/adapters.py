@@ -25,7 +25,7 @@ from typing import Any, TypeVar, overload
 
 from remuda.bridge import functions
 from remuda.bridge.messages import CommandInfo
-from remuda.statemachines.errors import ConfigError, UnknownCommand
+from remuda.statemachines.errors import ConfigError, SerializationError, UnknownCommand
 
 __all__ = ["Adapter", "command", "command_name", "load", "reference_to"]
 
@@ -33,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__remuda_command__"
 _GROUP = "remuda.adapters"
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _OURS = {"dspy": "remuda.bridge.dspy_adapter:DSPyAdapter"}
 
 
@@ -93,25 +95,31 @@ def _declare(
     if not inspect.isfunction(function):
         raise ConfigError(f"@command is for methods written with def, and {function!r} is none; put it right above one")
     name = function.__name__
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
         raise ConfigError(
             f"the command {name!r} is a coroutine or generator; a worker runs one plain function at a time. "
             "Write it as such (it may call asyncio.run)"
         )
     if type(idempotent) is not bool:
         raise ConfigError(f"idempotent of the command {name!r} is {idempotent!r}; it must be True or False")
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
         raise ConfigError(f"timeout of the command {name!r} is {timeout!r}; it must be seconds above zero")
     if journal is not None and forgets is not None:
         raise ConfigError(f"the command {name!r} has both journal and forgets; it can leave something or take it back")
-    names = list(inspect.signature(function).parameters)[1:]
+    arguments = list(inspect.signature(function).parameters.values())[1:]
+    names = [argument.name for argument in arguments if argument.kind not in _MANY]
+    by_position = [argument.name for argument in arguments if argument.kind in _BY_POSITION]
     key_at = None
     for option, value in (("journal", journal), ("forgets", forgets)):
         if isinstance(value, str):
             if value not in names:
                 known = ", ".join(names) or "none"
                 raise ConfigError(f"{option} of the command {name!r} is {value!r}; its arguments are: {known}")
-            key_at = names.index(value)
+            key_at = by_position.index(value) if value in by_position else None
         elif value is not None and not (option == "journal" and value is True):
             raise ConfigError(f"{option} of the command {name!r} is {value!r}; it must name an argument")
     return CommandInfo(name, idempotent, timeout, journal, forgets, key_at)
@@ -146,7 +154,10 @@ def reference_to(adapter: str | type) -> str:
             f"{adapter!r} is defined inside a function, where no worker can find it; move it to the top of its module"
         )
     if adapter.__module__ == "__main__":
-        functions.check_main(f"the adapter {adapter.__qualname__}")
+        try:
+            functions.check_main(f"the adapter {adapter.__qualname__}")
+        except SerializationError as error:
+            raise ConfigError(error.message) from None
     return f"{adapter.__module__}:{adapter.__qualname__}"
 
 

@@ -16,7 +16,8 @@ __all__ = ["best_sentence", "sentences", "words"]
 
 _K1, _B = 1.2, 0.75  # the usual values: how fast repetition wears off, how much length counts
 
-_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[`]*[A-Z0-9])|\n\s*\n")
+_END = re.compile(r"([.!?][\"')\]]*)\s+(?=[\"'(\[`]*[A-Z0-9])")
+_GAP = re.compile(r"\n\s*\n")
 _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SUFFIXES = ("ations", "ation", "ings", "ing", "ies", "ied", "ions", "ion", "ed", "es", "s", "e", "y")
@@ -42,7 +43,8 @@ def best_sentence(text: str, question: str) -> tuple[str, int, int]:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each on one line."""
-    return [" ".join(part.split()) for part in _END.split(text) if part.strip()]
+    parts = _GAP.split(_END.sub(r"\1\n\n", text))  # what closes a quotation stays with its sentence
+    return [" ".join(part.split()) for part in parts if part.strip()]
 
 
 def words(text: str) -> list[str]:

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import io
 import os
-import pickle
 import sys
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -74,7 +72,7 @@ def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, byt
     else:
         raise SerializationError(f"{function!r} cannot be called; pass a function")
     try:
-        return name, pickle.dumps((tuple(args), kwargs), pickle.HIGHEST_PROTOCOL)
+        return name, _pickle((tuple(args), kwargs))
     except Exception as error:
         raise SerializationError(
             f"the arguments of {name!r} cannot be pickled: {error}. Pass plain data, or objects that can be"
@@ -114,7 +112,7 @@ def loads(data: bytes, command: str) -> Any:
         SerializationError: it cannot be rebuilt here.
     """
     try:
-        return _Unpickler(io.BytesIO(data)).load()
+        return _unpickle(data)
     except Exception as error:
         raise SerializationError(
             f"the result of {command!r} cannot be unpickled here: {type(error).__name__}: {error}"
@@ -134,7 +132,9 @@ def main_path() -> str | None:
 def main_module() -> str | None:
     """The name of the running module, if it was started with `-m`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return None if spec is None else str(spec.name)
+    if spec is None or spec.name == "__main__":  # the latter: a folder or an archive was started
+        return None
+    return str(spec.name)
 
 
 def check_main(what: str) -> None:
@@ -184,7 +184,7 @@ def resolve(reference: str) -> Any:
 
 def read_request(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, unpickled; raises whatever that raises."""
-    args, kwargs = _Unpickler(io.BytesIO(data)).load()
+    args, kwargs = _unpickle(data)
     return args, kwargs
 
 
@@ -195,7 +195,7 @@ def dumps(value: object) -> bytes:
         SerializationError: it cannot be.
     """
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        return _pickle(value)
     except Exception as error:
         raise SerializationError(f"{type(error).__name__}: {error}") from error
 
@@ -209,13 +209,14 @@ def _main() -> ModuleType:
     import runpy
 
     _Main.loading = True
-    refused: Exception | None = None
+    content: dict[str, Any] = {}
+    refused: BaseException | None = None
     try:
         if _Main.module is not None:
             content = runpy.run_module(_Main.module, run_name=_ALIAS, alter_sys=True)
         else:
             content = runpy.run_path(str(_Main.path), run_name=_ALIAS)
-    except Exception as error:
+    except BaseException as error:  # the script may have made a SystemExit of the refusal
         if not _Main.refused:
             raise
         refused = error
@@ -231,13 +232,38 @@ def _main() -> ModuleType:
     return module
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds what belongs to the script, whichever of its two names a pickle uses."""
+# ── In both ─────────────────────────────────────────────────────────────────────────────────────
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("__main__", _ALIAS):
-            found: Any = _main()
-            for part in name.split("."):
-                found = getattr(found, part)
-            return found
-        return super().find_class(module, name)
+
+def _pickle(value: object) -> bytes:
+    return _pickles()[0](value)
+
+
+def _unpickle(data: bytes) -> Any:
+    return _pickles()[1](data)
+
+
+@functools.cache
+def _pickles() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
+    """To pickle, and to unpickle; made when first needed, for most pools and workers never are."""
+    import io
+    import pickle
+
+    class Unpickler(pickle.Unpickler):
+        """Finds what belongs to the script, whichever of its two names a pickle uses."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            if module in ("__main__", _ALIAS):
+                found: Any = _main()
+                for part in name.split("."):
+                    found = getattr(found, part)
+                return found
+            return super().find_class(module, name)
+
+    def dump(value: object) -> bytes:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+    def load(data: bytes) -> Any:
+        return Unpickler(io.BytesIO(data)).load()
+
+    return dump, load

@@ -102,8 +102,9 @@ class Journal:
         """
         if info.forgets is not None:
             key = (info.forgets, _value(args, info.forgets, info.key_at))
-            if key not in self._entries:
-                return None
+            forgotten = self._entries.get(key)
+            if forgotten is None or forgotten.is_tombstone:
+                return forgotten  # two workers took it back at the same time: nobody has to do it again
         elif isinstance(info.journal, str):
             key = (info.journal, _value(args, info.journal, info.key_at))
         elif info.journal:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
 
 from remuda.statemachines.errors import ProtocolError
 
@@ -34,6 +33,8 @@ def create() -> int:
     if sys.platform == "linux":
         fd = os.memfd_create("remuda-evidence", os.MFD_CLOEXEC)
     else:
+        import tempfile  # late: it costs a worker more than all the rest here, and none needs it
+
         fd, path = tempfile.mkstemp(prefix="remuda-evidence-")
         os.unlink(path)
     try:

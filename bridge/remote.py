@@ -73,8 +73,9 @@ def _builtin(cls: type[BaseException]) -> str | None:
     for base in cls.__mro__:
         if base in _NOT_REBUILT or not issubclass(base, Exception):
             return None
-        if vars(builtins).get(base.__name__) is base:
-            return base.__name__
+        name: str = base.__name__
+        if vars(builtins).get(name) is base:
+            return name
     return None
 
 
@@ -194,6 +195,5 @@ def _class(name: str | None) -> tuple[type[RemoteError], type[Exception]]:
     body = {
         "__module__": "remuda",
         "__doc__": f"A `RemoteError` that is a {name} as well.",
-        "__str__": RemoteError.__str__,  # KeyError and others would show something else
     }
     return type(f"Remote{name}", (RemoteError, builtin), body), builtin

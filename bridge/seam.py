@@ -60,6 +60,7 @@ class WorkerProcess(Protocol):
         Raises:
             BrokenPipeError: nobody reads at the other end any more.
         """
+        ...
 
     async def readable(self) -> None:
         """Wait until there is something to read, the end of file included. `wake` ends it early."""
@@ -82,6 +83,7 @@ class WorkerProcess(Protocol):
 
     def evidence(self) -> Evidence:
         """What it has recorded so far."""
+        ...
 
     async def stderr_readable(self) -> None:
         """Wait until it has written something to stderr, or has closed it."""
@@ -91,6 +93,7 @@ class WorkerProcess(Protocol):
 
     def stderr_tail(self) -> tuple[str, ...]:
         """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
+        ...
 
     def close(self) -> None:
         """Close all descriptors. A worker that still lives does not survive it. May be called again."""

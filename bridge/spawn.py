@@ -40,6 +40,9 @@ __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
 _READ = 1 << 16
 
+_waiting_threads = trio.CapacityLimiter(math.inf)
+"""Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
+
 _HOME = str(Path(remuda.__file__).parent.parent)
 """Where the worker finds this very package, wherever the application found it."""
 
@@ -73,10 +76,6 @@ class SpawnLauncher:
 def _spawn(order: StartOrder) -> SpawnedWorker:
     with ExitStack() as theirs, ExitStack() as ours:
 
-        def pipe() -> tuple[int, int]:
-            read_fd, write_fd = os.pipe()
-            return read_fd, write_fd
-
         def keep(fd: int) -> int:
             ours.callback(os.close, fd)
             return fd
@@ -85,14 +84,18 @@ def _spawn(order: StartOrder) -> SpawnedWorker:
             theirs.callback(os.close, fd)
             return fd
 
-        their_read, our_write = pipe()
-        give(their_read), keep(our_write)
-        our_read, their_write = pipe()
-        keep(our_read), give(their_write)
-        their_lifeline, our_lifeline = pipe()
-        give(their_lifeline), keep(our_lifeline)
-        our_stderr, their_stderr = pipe()
-        keep(our_stderr), give(their_stderr)
+        def pipe_to_worker() -> tuple[int, int]:
+            read_fd, write_fd = os.pipe()
+            return give(read_fd), keep(write_fd)
+
+        def pipe_from_worker() -> tuple[int, int]:
+            read_fd, write_fd = os.pipe()
+            return keep(read_fd), give(write_fd)
+
+        their_read, our_write = pipe_to_worker()
+        our_read, their_write = pipe_from_worker()
+        their_lifeline, our_lifeline = pipe_to_worker()
+        our_stderr, their_stderr = pipe_from_worker()
         page_fd = give(page.create())
         evidence = page.Page(page_fd)
         ours.callback(evidence.close)
@@ -154,6 +157,7 @@ class SpawnedWorker:
 
     def read(self) -> bytes | None:
         """What has arrived; b"" at the end of file, None when there is nothing now."""
+        self._check_open()
         try:
             return os.read(self._read_fd, _READ)
         except BlockingIOError:
@@ -161,6 +165,7 @@ class SpawnedWorker:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits now, and say how much; raises BrokenPipeError."""
+        self._check_open()
         try:
             return os.write(self._write_fd, data)
         except BlockingIOError:
@@ -168,6 +173,7 @@ class SpawnedWorker:
 
     async def readable(self) -> None:
         """Wait until there is something to read. `wake` ends it early."""
+        self._check_open()
         try:
             await trio.lowlevel.wait_readable(self._read_fd)
         except trio.ClosedResourceError:
@@ -175,6 +181,7 @@ class SpawnedWorker:
 
     async def writable(self) -> None:
         """Wait until there is room to write. `wake` ends it early."""
+        self._check_open()
         try:
             await trio.lowlevel.wait_writable(self._write_fd)
         except trio.ClosedResourceError:
@@ -208,7 +215,7 @@ class SpawnedWorker:
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)
         else:
-            await trio.to_thread.run_sync(_wait_unreaped, self._pid, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
 
     def _reap(self) -> None:
         if self._reaped:
@@ -233,6 +240,7 @@ class SpawnedWorker:
 
     async def stderr_readable(self) -> None:
         """Wait until it has written something to stderr, or has closed it."""
+        self._check_open()
         await trio.lowlevel.wait_readable(self._stderr_fd)
 
     def read_stderr(self) -> list[str] | None:

@@ -117,3 +117,5 @@ def test_the_last_lines_are_the_ones_that_are_kept() -> None:
     words = LastWords()
     words.feed(b"".join(b"%d\n" % number for number in range(1000)))
     assert words.tail() == tuple(str(number) for number in range(800, 1000))
+    words.feed(b"unfinished")
+    assert words.tail() == (*(str(number) for number in range(801, 1000)), "unfinished")

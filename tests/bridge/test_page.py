@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from remuda.statemachines.errors import ProtocolError
 
 
 @pytest.fixture
-def fd():
+def fd() -> Iterator[int]:
     fd = page.create()
     yield fd
     os.close(fd)

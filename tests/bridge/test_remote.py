@@ -200,6 +200,8 @@ class Gone(BaseException):
 
 
 class Slippery(str):
+    __slots__ = ()
+
     def encode(self, *args: object) -> bytes:
         raise Gone
 
@@ -216,7 +218,8 @@ def leave(*args: object) -> Any:
 
 
 def hostile(**body: object) -> BaseException:
-    return type("Hostile", (ValueError,), body)("argument")
+    error: BaseException = type("Hostile", (ValueError,), body)("argument")
+    return error
 
 
 def with_notes(notes: object) -> BaseException:
@@ -254,6 +257,18 @@ def deep(depth: int) -> Any:
     return value
 
 
+def own() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def circular() -> BaseException:
+    error = ValueError("c")
+    error.__cause__ = error
+    return error
+
+
 def chained(length: int) -> BaseException:
     error: BaseException = ValueError(0)
     for number in range(length):
@@ -288,14 +303,14 @@ HOSTILE: dict[str, BaseException] = {
     "huge text": ValueError("😀" * 1_000_000),
     "many huge arguments": ValueError(*["😀" * 1000] * 1000),
     "deep argument": ValueError(deep(100_000)),
-    "its argument contains itself": ValueError((lambda own: own.append(own) or own)([])),  # type: ignore[func-returns-value]
+    "its argument contains itself": ValueError(own()),
     "unspeakable argument": ValueError(Unspeakable()),
     "slippery argument": ValueError(Slippery("s")),
     "not utf-8 argument": ValueError(Shown("\ud800")),
     "keys of keys": ValueError({(1, (2, 3)): 1, frozenset({1}): 2}),
     "long chain": chained(200),
     "endless chain": chained(50_000),
-    "a circle": (lambda error: setattr(error, "__cause__", error) or error)(ValueError("c")),  # type: ignore[func-returns-value]
+    "a circle": circular(),
     "stop": StopIteration(3),
     "exit": SystemExit(object()),
     "group": BaseExceptionGroup("g", [KeyboardInterrupt()]),

@@ -1,0 +1,166 @@
+"""The application's side of one worker, without a pool: a test says exactly what is sent, and when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from remuda.bridge import messages
+from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
+from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
+from remuda.bridge.spawn import SpawnLauncher
+
+__all__ = ["HANG", "HERE", "WILD", "Talk", "boot_message", "descriptors", "started", "talking"]
+
+HANG = 60.0
+"""Seconds after which a test is given up: a guard, not a threshold."""
+
+HERE = Path(__file__).parent
+WILD = HERE / "wild"
+
+
+def boot_message(adapter: str | None = "unruly:Unruly", **fields: Any) -> messages.Boot:
+    """What the pool would send, with the folder of the tests' adapters in the path."""
+    return messages.Boot(
+        **{
+            "adapter": adapter,
+            "settings": {},
+            "sys_path": [str(WILD), *sys.path],
+            "cwd": str(WILD),
+            "main_path": None,
+            "main_module": None,
+            "codec": "pickle" if adapter is None else "msgpack",
+            "max_frame_bytes": HANDSHAKE_LIMIT,
+            **fields,
+        }
+    )
+
+
+class Talk:
+    """Messages to and from a worker."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        self._decoder = Decoder(HANDSHAKE_LIMIT)
+        self._arrived: deque[messages.ToParent] = deque()
+        self._number = 0
+
+    async def send_bytes(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            taken = self.worker.write(rest)
+            rest = rest[taken:]
+            if not taken:
+                await self.worker.writable()
+
+    async def send(self, message: messages.ToWorker) -> None:
+        await self.send_bytes(pack(messages.encode(message), HANDSHAKE_LIMIT))
+
+    async def receive(self) -> messages.ToParent | None:
+        """The next message; None at the end of file, with nothing half left behind it."""
+        while not self._arrived:
+            data = self.worker.read()
+            if data is None:
+                await self.worker.readable()
+            elif not data:
+                assert not self._decoder.pending, "the worker ended within a message"
+                return None
+            else:
+                self._arrived.extend(map(messages.decode_to_parent, self._decoder.feed(data)))
+        return self._arrived.popleft()
+
+    async def boot(self, adapter: str | None = "unruly:Unruly", **fields: Any) -> messages.ToParent | None:
+        await self.send(boot_message(adapter, **fields))
+        return await self.receive()
+
+    async def call(self, command: str, *args: Any, quiet: bool = False, **named: Any) -> messages.ToParent | None:
+        """Send a call and wait for its answer."""
+        await self.send(self.numbered(command, named or list(args), quiet=quiet))
+        return await self.receive()
+
+    async def value(self, command: str, *args: Any, **named: Any) -> Any:
+        answer = await self.call(command, *args, **named)
+        assert isinstance(answer, messages.Result), answer
+        return answer.value
+
+    async def failure(self, command: str, *args: Any, **named: Any) -> messages.Failure:
+        answer = await self.call(command, *args, **named)
+        assert isinstance(answer, messages.Failure), answer
+        return answer
+
+    def numbered(self, command: str, args: Any, *, quiet: bool = False) -> messages.Call:
+        self._number += 1
+        return messages.Call(self._number, command, args, quiet)
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        """The evidence: the last call that was begun, and the last that was answered."""
+        evidence = self.worker.evidence()
+        return evidence.started, evidence.finished
+
+    async def words(self) -> list[str]:
+        """All that it writes to stderr, up to its end."""
+        lines: list[str] = []
+        while (new := self.worker.read_stderr()) is not None:
+            lines += new
+            if not new:
+                await self.worker.stderr_readable()
+        return lines
+
+    async def line(self) -> str:
+        """The next lines that it writes to stderr, as soon as there is one."""
+        while True:
+            new = self.worker.read_stderr()
+            assert new is not None, "the end of its stderr"
+            if new:
+                return "\n".join(new)
+            await self.worker.stderr_readable()
+
+    async def end(self) -> int | None:
+        """The orderly end: the shutdown message, the end of file, the exit status."""
+        await self.send(messages.Shutdown())
+        assert await self.receive() is None
+        return await self.worker.wait()
+
+
+@asynccontextmanager
+async def started(launcher: Launcher | None = None, **env: str) -> AsyncIterator[Talk]:
+    """A worker that has been told nothing yet; gone at the end of the block."""
+    with trio.fail_after(HANG):
+        order = StartOrder(pool="tests", slot=1, generation=1, env=env)
+        worker = await (launcher or SpawnLauncher()).start(order)
+        try:
+            yield Talk(worker)
+        finally:
+            with trio.CancelScope(shield=True):
+                worker.signal(signal.SIGKILL)
+                await worker.wait()
+                worker.close()
+
+
+@asynccontextmanager
+async def talking(adapter: str | None = "unruly:Unruly", **fields: Any) -> AsyncIterator[Talk]:
+    """A worker that has said hello."""
+    async with started() as talk:
+        hello = await talk.boot(adapter, **fields)
+        assert isinstance(hello, messages.Hello), hello
+        yield talk
+
+
+def descriptors() -> list[str]:
+    """The descriptors of this process, and what each of them is."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            pass  # that of the listing itself
+    return sorted(found)
