@@ -10,18 +10,22 @@ What has been done is what the output says; there is no second account that coul
 The rules that make this hold:
 
 * **An entry is one line, written in one piece after its record is done.** Killed in the middle of
-  the write, the process leaves a line without its end. It is cut off when the run goes on, and its
-  record done again: every record has exactly one entry.
+  the write, the process leaves a line without its end; a machine that lost its power may leave a last
+  line that is no JSON. Either is cut off when the run goes on, and its record done again: every
+  record has exactly one entry.
 * **One run at a time** holds the lock of the output file. The kernel drops it when the process ends.
 * **The same run goes on, or none.** Beside the output lies a manifest, `<output>.run.json`, written
   before the first entry: which input (by its content), which program, which model. Started with
-  others, the run is refused, with the differences. Secrets are not in it.
+  others, the run is refused, with the differences; unless there is no entry yet, because then there
+  is nothing to go on with. Secrets are not in it: callers give none.
+* **The input that was counted is the one that is read.** It is read twice, and each line of it is the
+  same as before (by its checksum), or the run ends.
 * **Nothing is guessed.** An output without a manifest, an entry in the middle that cannot be read, a
   line that has two: refused, with its place.
 
 A blank line is no record. A line that is no JSON object is a bad record: its entry says so, and the
 others go on. Killing the process is survived by what the kernel has been given; the disk is asked to
-have it at the end of the run.
+have it when the run ends, finished or not. What is kept in memory is five bytes for each line.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import zlib
+from array import array
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,8 +52,36 @@ Entry: TypeAlias = dict[str, Any]
 """What is known about a record: `line`, and either what came of it or `error`."""
 
 _VERSION = 1
-_BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+
+
+class _Survey:
+    """What the input was when it was counted."""
+
+    def __init__(self, source: Path) -> None:
+        digest = hashlib.sha256()
+        self.lines = bytearray(1)
+        """By number of line, from 1: 0 blank, 1 a record, 2 a record with an entry."""
+        self.checksums = array("I", [0])
+        with open(source, "rb", opener=_open_input) as file:
+            for line in file:
+                digest.update(line)
+                self.lines.append(1 if line.removeprefix(_BOM).strip() else 0)
+                self.checksums.append(zlib.crc32(line))
+        self.sha256 = digest.hexdigest()
+        self.records = self.lines.count(1)
+
+    def has(self, number: int, line: bytes) -> bool:
+        """Whether this was line `number`."""
+        return number < len(self.lines) and self.checksums[number] == zlib.crc32(line)
+
+
+def _open_input(path: str, flags: int) -> int:
+    fd = os.open(path, flags | os.O_NONBLOCK)  # which does not wait for somebody to write into a pipe
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ConfigError(f"the input {path} is not a regular file; it has to be one, to be read again")
+    return fd
 
 
 class Run:
@@ -57,16 +91,16 @@ class Run:
         records: how many records the input has.
         done: how many of them have an entry.
         resumed: how many of those were there when it was opened.
-        entries: called with every entry: those that were there, and every new one once it is written.
     """
 
-    def __init__(self, input: Path, output: int, lines: bytearray, on_entry: Callable[[Entry], None]) -> None:
+    def __init__(self, input: Path, output: int, survey: _Survey, on_entry: Callable[[Entry], None]) -> None:
         self._input = input
         self._fd = output
-        self._lines = lines  # by line number: 0 blank, 1 a record, 2 a record with an entry
+        self._survey = survey
+        self._lines = survey.lines
         self._on_entry = on_entry
         self._end = 0
-        self.records = lines.count(1)
+        self.records = survey.records
         self.done = 0
         self._read_output()
         self.resumed = self.done
@@ -75,26 +109,37 @@ class Run:
         """Do every record that has no entry yet.
 
         Args:
-            work: does one record and returns its entry, without the line. What it raises ends the
-                run (the others are cancelled, and have no entry).
+            work: does one record and returns its entry (`outputs` and whatever else, or `error`, a
+                dict), without the line. What it raises ends the run (the others are cancelled, and
+                have no entry).
             concurrency: records at the same time, at least 1.
 
         Raises:
+            ConfigError: the input is not what it was when it was counted.
             OSError: the output cannot be written. What is there stays valid.
         """
         send, receive = trio.open_memory_channel[tuple[int, bytes]](0)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._feed, send)
-            for _ in range(concurrency):
-                nursery.start_soon(self._work, work, receive.clone())
-            receive.close()
-        os.fsync(self._fd)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed, send)
+                for _ in range(concurrency):
+                    nursery.start_soon(self._work, work, receive.clone())
+                receive.close()
+        finally:
+            os.fsync(self._fd)
+        if self.done < self.records:
+            raise ConfigError(
+                f"the input {self._input} has changed since the run began; {self.done} of {self.records} records "
+                "have entries, all of them as they were. Bring it back and go on, or write to another output"
+            )
 
     async def _feed(self, send: trio.MemorySendChannel[tuple[int, bytes]]) -> None:
         async with send:
             with open(self._input, "rb") as file:
                 for number, line in enumerate(file, start=1):
-                    if number < len(self._lines) and self._lines[number] == 1:
+                    if not self._survey.has(number, line):
+                        return  # and what is missing in the end says so
+                    if self._lines[number] == 1:
                         await send.send((number, line))
 
     async def _work(
@@ -110,12 +155,12 @@ class Run:
                     entry: Entry = {"error": {"type": "BadRecord", "message": f"line {number}: {error}"}}
                 else:
                     entry = await work(record)
-                self._write({"line": number, **entry})
+                self._write({"line": number} | entry | {"line": number})
 
     # ── The output ──────────────────────────────────────────────────────────────────────────────
 
     def _write(self, entry: Entry) -> None:
-        data = memoryview(msgspec.json.encode(entry) + b"\n")
+        data = memoryview(msgspec.json.encode(entry) + b"\n")  # JSON has no newline of its own
         try:
             written = 0
             while written < len(data):
@@ -133,9 +178,12 @@ class Run:
 
     def _read_output(self) -> None:
         """Note every entry that is there, and cut off a last one that was not finished."""
+        size = os.fstat(self._fd).st_size
         with open(os.dup(self._fd), "rb") as file:
+            file.seek(0)
             for place, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+                last = self._end + len(line) == size
+                if last and not (line.endswith(b"\n") and _is_json(line)):
                     os.ftruncate(self._fd, self._end)
                     break
                 self._note(self._entry(place, line))
@@ -147,7 +195,9 @@ class Run:
             entry = msgspec.json.decode(line)
             number = entry["line"]
             state = self._lines[number] if type(number) is int and number > 0 else 0
-        except (msgspec.DecodeError, TypeError, KeyError, IndexError):
+            if "outputs" not in entry and not isinstance(entry["error"], dict):
+                raise TypeError
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError, IndexError):
             raise ConfigError(f"line {place} of the output is not an entry of this run. {advice}") from None
         if state != 1:
             what = "has an entry already" if state == 2 else "is no record"
@@ -161,7 +211,7 @@ def open_run(
     output: str | os.PathLike[str],
     settings: Mapping[str, Any],
     on_entry: Callable[[Entry], None] = lambda entry: None,
-) -> Iterator[Run]:
+) -> Generator[Run]:
     """Begin a run, or go on with one.
 
     Args:
@@ -178,11 +228,11 @@ def open_run(
     source, target = Path(input), Path(output)
     if target.exists() and source.exists() and source.samefile(target):
         raise ConfigError(f"input and output are the same file, {target}; write to another one")
-    digest, lines = _survey(source)
+    survey = _Survey(source)
     manifest = {
         "version": _VERSION,
-        "input": {"sha256": digest, "records": lines.count(1)},
-        "settings": msgspec.to_builtins(dict(settings)),
+        "input": {"sha256": survey.sha256, "records": survey.records},
+        "settings": settings,
     }
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     try:
@@ -191,44 +241,71 @@ def open_run(
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another run is writing {target} at this moment; wait for it, or stop it") from None
-        _agree(target, os.fstat(fd).st_size, manifest)
-        yield Run(source, fd, lines, on_entry)
+            raise ConfigError(
+                f"another run is writing {target} at this moment{_holder(fd)}; wait for it, or stop it"
+            ) from None
+        _agree(target, fd, manifest)
+        yield Run(source, fd, survey, on_entry)
     finally:
         os.close(fd)
 
 
-def _survey(source: Path) -> tuple[str, bytearray]:
-    """The hash of a file, and which of its lines (from 1) are records."""
-    digest = hashlib.sha256()
-    lines = bytearray(1)
-    with open(source, "rb") as file:
-        for line in file:
-            digest.update(line)
-            lines.append(1 if line.removeprefix(_BOM).strip() else 0)
-    return digest.hexdigest(), lines
+def _holder(fd: int) -> str:
+    """Which process has the lock, as far as the system says (Linux does)."""
+    try:
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    inode = os.fstat(fd).st_ino
+    # "1: FLOCK  ADVISORY  WRITE 4711 08:01:131075 0 EOF"
+    rows = [row.split() for row in locks]
+    pids = {row[4] for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5].endswith(f":{inode}")}
+    return f", process {pids.pop()}" if len(pids) == 1 else ""
 
 
-def _agree(output: Path, size: int, manifest: dict[str, Any]) -> None:
+def _agree(output: Path, fd: int, manifest: dict[str, Any]) -> None:
     """Write the manifest, or compare with the one that is there."""
     path = output.with_name(f"{output.name}.run.json")
+    data = msgspec.json.encode(manifest)
+    now = msgspec.json.decode(data)  # as it will be read again: a tuple is a list
     try:
         before = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
-        if size:
+        if os.fstat(fd).st_size:
             raise ConfigError(
                 f"{output} has entries, but no manifest ({path.name}) says of which run. Write to another output"
             ) from None
-        _replace(path, msgspec.json.format(msgspec.json.encode(manifest)))
+        _replace(path, msgspec.json.format(data))
         return
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Write to another output") from None
-    differences = list(_differences("", before, manifest))
-    if differences:
-        raise ConfigError(
-            f"{output} belongs to another run: {'; '.join(differences)}. "
-            f"Start that one again, write to another output, or delete both {output.name} and {path.name}"
-        )
+    if not (isinstance(before, dict) and before.keys() == now.keys()):
+        raise ConfigError(f"{path} is not the manifest of a run. Write to another output, or move it away")
+    differences = list(_differences("", before, now))
+    if not differences:
+        return
+    if not _has_line(fd):
+        _replace(path, msgspec.json.format(data))
+        return
+    raise ConfigError(
+        f"{output} belongs to another run: {'; '.join(differences)}. "
+        f"Start that one again, write to another output, or delete both {output.name} and {path.name}"
+    )
+
+
+def _has_line(fd: int) -> bool:
+    """Whether an output has more than the beginning of its first entry."""
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return file.readline().endswith(b"\n")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _differences(name: str, before: object, now: object) -> Iterator[str]:
@@ -247,6 +324,11 @@ def _replace(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name, too, before the first entry
+    finally:
+        os.close(folder)
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -258,5 +340,5 @@ def _record(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(record, dict):
-        raise ValueError(f"it is a JSON {type(record).__name__}; a record is an object")
+        raise ValueError(f"it is a JSON {type(record).__name__}; a record is an object")  # noqa: TRY004
     return record

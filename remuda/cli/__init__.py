@@ -5,7 +5,8 @@ ask for, and turns what goes wrong into a line and an exit code:
 
     0    all is well
     1    it ran, and something in it failed
-    2    it was refused: a wrong option, another run, a missing extra
+    2    it was refused, or its pool did not start: nothing was done
+    130  it was interrupted by Ctrl-C; 143 by SIGTERM
 """
 
 from __future__ import annotations
@@ -23,27 +24,29 @@ def main() -> None:
     """Run the command line of this process; ends with its exit code."""
     try:
         from remuda.cli.commands import app
+
+        _guarded(app)
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("typer", "rich"):
             raise
-        print(f"the command line needs {error.name}: pip install 'remuda[cli]'", file=sys.stderr)
+        print(f"this command needs {missing}: pip install 'remuda[cli]'", file=sys.stderr)
         sys.exit(2)
-    _guarded(app)
 
 
 def _guarded(app: typer.Typer) -> None:
-    from remuda.statemachines.errors import ConfigError, RemudaError
+    from remuda.statemachines.errors import ConfigError, PoolStartError, RemudaError
 
     try:
         app()
-    except* (ConfigError, RemudaError, OSError) as group:
+    except* (RemudaError, OSError) as group:
         leaf: BaseException = group
         while isinstance(leaf, BaseExceptionGroup):
             leaf = leaf.exceptions[0]
         print(f"remuda: {leaf}", file=sys.stderr)
         for note in getattr(leaf, "__notes__", ()):
             print(note, file=sys.stderr)
-        code = 2 if isinstance(leaf, ConfigError | OSError) else 1
+        code = 2 if isinstance(leaf, ConfigError | PoolStartError | OSError) else 1
     else:
         code = 0
     sys.exit(code)

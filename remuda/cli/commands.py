@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,20 +23,37 @@ app = typer.Typer(
 )
 
 
+class Kind(StrEnum):
+    """What is made of a signature."""
+
+    PREDICT = "predict"
+    CHAIN_OF_THOUGHT = "chain_of_thought"
+    REACT = "react"
+
+
 @app.command()
 def run(
     input: Annotated[Path, typer.Option(help="The records: JSONL, one object per line, a program's input fields.")],
     output: Annotated[Path, typer.Option(help="The entries: JSONL, one per record, in the order of completion.")],
     signature: Annotated[str | None, typer.Option(help="A DSPy signature: 'context, question -> answer'.")] = None,
-    kind: Annotated[str, typer.Option(help="With a signature: predict, chain_of_thought or react.")] = "predict",
+    kind: Annotated[Kind | None, typer.Option(help="With a signature; default: predict.")] = None,
     instructions: Annotated[str | None, typer.Option(help="With a signature: what the model is told.")] = None,
     program: Annotated[str | None, typer.Option(help="Instead: 'package.module:factory' of a dspy.Module.")] = None,
     load: Annotated[Path | None, typer.Option(help="A compiled program.json to load into the program.")] = None,
-    lm: Annotated[str, typer.Option(help="'embedded', or a model as dspy.LM takes it: 'openai/gpt-4o-mini'.")] = "embedded",
+    lm: Annotated[
+        str, typer.Option(help="'embedded', or a model as dspy.LM takes it: 'openai/gpt-4o-mini'.")
+    ] = "embedded",
     lm_option: Annotated[
-        list[str] | None, typer.Option(help="An argument of dspy.LM as name=value, the value as JSON or text.")
+        list[str] | None,
+        typer.Option(
+            help="An argument of dspy.LM as name=value, the value as JSON or text. "
+            "For a key rather set its environment variable: others can see command lines."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the CPUs.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Records at the same time, waiting ones included; default: the workers.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each record.")] = 60.0,
     cache: Annotated[bool, typer.Option(help="Use DSPy's cache, which all processes of a user share.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
@@ -48,13 +66,13 @@ def run(
         raise ConfigError("give either --signature or --program")
     arguments: dict[str, Any] = {"load": None if load is None else str(load.absolute())}
     if program is not None:
-        if kind != "predict" or instructions is not None:
+        if kind is not None or instructions is not None:
             raise ConfigError("--kind and --instructions go with --signature; a --program has its own")
         arguments["factory"] = program
     else:
-        arguments |= {"signature": signature, "kind": kind, "instructions": instructions}
+        arguments |= {"signature": signature, "kind": str(kind or Kind.PREDICT), "instructions": instructions}
     options = dict(_option(text) for text in lm_option or ())
-    job = Job(input, output, arguments, lm, options, workers or cpus(), timeout, cache)
+    job = Job(input, output, arguments, lm, options, workers or cpus(), concurrency, timeout, cache)
     raise typer.Exit(run_job(job, quiet=quiet))
 
 
@@ -73,16 +91,19 @@ def demo(
     answers: Annotated[int, typer.Option(min=25, help="Questions to ask.")] = 300,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the CPUs, at least 2.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the moments of the kills; default: others every time.")] = None,
+    plain: Annotated[bool, typer.Option(help="No live table, also in a terminal.")] = False,
 ) -> None:
     """Answer questions about the standard library while workers are killed with SIGKILL."""
     from remuda.cli.demo import demo as run_demo
 
-    raise typer.Exit(run_demo(answers, workers or max(2, cpus()), seed))
+    raise typer.Exit(run_demo(answers, workers or max(2, cpus()), seed, plain=plain))
 
 
 @app.command()
 def doctor(
-    adapter: Annotated[str | None, typer.Option(help="The adapter to try in a worker; default: dspy, if installed.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="The adapter to try in a worker; default: dspy, if installed.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a worker gets to come up.")] = 60.0,
 ) -> None:
     """Look whether this machine has what a pool needs."""
@@ -99,7 +120,9 @@ def doctor(
 
 @app.command()
 def diagram(
-    lifecycle: Annotated[str | None, typer.Argument(help="One of ours (worker, slot, pool, call, breaker) or 'module:NAME'.")] = None,
+    lifecycle: Annotated[
+        str | None, typer.Argument(help="One of ours (worker, slot, pool, call, breaker) or 'module:NAME'.")
+    ] = None,
     format: Annotated[str, typer.Option(help="mermaid, table or essay.")] = "mermaid",
 ) -> None:
     """Draw a lifecycle: one of remuda's, or one of your own."""

@@ -4,6 +4,9 @@ Questions about the Python standard library, made from its docstrings, are answe
 with the embedded model, by the machinery of `remuda run`. Meanwhile a worker gets SIGKILL at a random
 moment in every 25 answers, a busy one if there is one. At the end it is counted, from the output file
 and from the process table: every question has exactly one answer, and no process is left.
+
+What the observer is told is what is counted: a recovery is the time from a kill to the next worker of
+that slot being ready, whichever generation that is.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ from rich.live import Live
 from rich.table import Table
 
 from remuda.cli.questions import Question, is_right, questions
-from remuda.cli.run import Job, Totals, answer, pool_config
+from remuda.cli.run import Job, Totals, answer, pool_config, until_signal
 from remuda.runtime.events import Event, WorkerEnded, WorkerReady
 from remuda.runtime.pool import Pool, open_pool
 from remuda.runtime.records import Entry, Run, open_run
+from remuda.statemachines.errors import ConfigError
 from remuda.statemachines.worker import WorkerState
 
 __all__ = ["demo"]
@@ -45,8 +49,10 @@ class Tally:
 
     answers: int = 0
     pids: set[int] = field(default_factory=set)
-    struck: dict[tuple[int, int], float] = field(default_factory=dict)
-    """When a worker was killed, by slot and generation."""
+    struck: set[tuple[int, int]] = field(default_factory=set)
+    """The workers that were killed, by slot and generation."""
+    down: dict[int, float] = field(default_factory=dict)
+    """The slots that have not come back yet, and when their worker was killed."""
     recoveries: list[float] = field(default_factory=list)
     """Seconds from a kill to the next worker in its place being ready."""
     latencies: list[float] = field(default_factory=list)
@@ -58,7 +64,7 @@ class Tally:
         if isinstance(event, WorkerReady):
             if event.pid is not None:
                 self.pids.add(event.pid)
-            at = self.struck.get((event.slot, event.generation - 1))
+            at = self.down.pop(event.slot, None)
             if at is not None:
                 self.recoveries.append(event.at - at)
         elif isinstance(event, WorkerEnded):
@@ -71,21 +77,34 @@ class Tally:
         return [pid for pid in sorted(self.pids) if _runs(pid)]
 
 
-def demo(answers: int = 300, workers: int = 2, seed: int | None = None, console: Console | None = None) -> int:
+def demo(
+    answers: int = 300,
+    workers: int = 2,
+    seed: int | None = None,
+    *,
+    plain: bool = False,
+    console: Console | None = None,
+) -> int:
     """Run the demonstration.
 
     Args:
         answers: questions to ask, at least 25.
         workers: worker processes.
         seed: of the moments of the kills; None: other ones every time.
+        plain: no live table, also in a terminal.
         console: where to show it.
 
     Returns:
         0 if every question has exactly one answer, there was a kill for every 25 of them, and no
-        process is left; else 1.
+        process is left; else 1; 128 + the signal's number if SIGINT or SIGTERM has ended it.
+
+    Raises:
+        ConfigError: there are not so many questions.
     """
     console = console or Console()
     asked = questions(answers)
+    if len(asked) < answers:
+        raise ConfigError(f"there are {len(asked)} questions in this Python, and {answers} were to be asked; ask fewer")
     tally, totals = Tally(), Totals()
     logging.getLogger("remuda").addHandler(logging.NullHandler())  # the deaths are the show, not the news
     with tempfile.TemporaryDirectory(prefix="remuda-demo-") as folder:
@@ -96,7 +115,12 @@ def demo(answers: int = 300, workers: int = 2, seed: int | None = None, console:
             tally.answers += 1
 
         with open_run(job.input, job.output, job.settings, note) as records:
-            trio.run(partial(_run, job, records, tally, random.Random(seed), console))
+            live = console.is_terminal and not plain
+            main = partial(_run, job, records, tally, random.Random(seed), console, live)
+            stopped_by = trio.run(until_signal, main)
+        if stopped_by is not None:
+            console.print(f"stopped by {signal.Signals(stopped_by).name} after {tally.answers} answers")
+            return 128 + stopped_by
         counts, right = _count(job.output, asked)
     lost = sum(counts[number] == 0 for number in range(1, len(asked) + 1))
     doubled = sum(count - 1 for count in counts.values() if count > 1)
@@ -108,6 +132,7 @@ def demo(answers: int = 300, workers: int = 2, seed: int | None = None, console:
         ("errors", totals.failed),
         ("calls to the model", totals.calls),
         ("workers killed with SIGKILL", len(tally.struck)),
+        ("deaths of workers", tally.deaths),
         ("recoveries", len(tally.recoveries)),
         ("lost answers", lost),
         ("doubled answers", doubled),
@@ -126,15 +151,19 @@ def demo(answers: int = 300, workers: int = 2, seed: int | None = None, console:
 
 def _job(folder: Path, asked: list[Question], workers: int) -> Job:
     with open(folder / "questions.jsonl", "w", encoding="utf-8") as file:
-        for question in asked:
-            file.write(json.dumps({"context": question.context, "question": question.question}) + "\n")
+        file.writelines(
+            json.dumps({"context": question.context, "question": question.question}) + "\n" for question in asked
+        )
     program: dict[str, Any] = {"signature": "context, question -> answer", "kind": "chain_of_thought"}
     return Job(folder / "questions.jsonl", folder / "answers.jsonl", program, workers=workers)
 
 
-async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, console: Console) -> None:
+async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, console: Console, live: bool) -> None:
     async with open_pool(pool_config(job), observers=[tally.observe]) as pool, trio.open_nursery() as nursery:
-        nursery.start_soon(_show, console, pool, records, tally)
+        if live:
+            nursery.start_soon(_show, console, pool, records, tally)
+        else:
+            console.print(f"{records.records} questions, and a kill in every {PER_KILL} answers")
 
         async def work(record: dict[str, Any]) -> Entry:
             start = trio.current_time()
@@ -146,7 +175,7 @@ async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, consol
             running.start_soon(_kill_now_and_then, pool, records, tally, draw)
             await records.process(work, concurrency=job.workers)
         # The last ones killed come back before it is over: a recovery is part of the story.
-        while len(tally.recoveries) < len(tally.struck):
+        while tally.down:
             await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
 
@@ -154,7 +183,8 @@ async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, consol
 async def _kill_now_and_then(pool: Pool, records: Run, tally: Tally, draw: random.Random) -> None:
     """One kill in every 25 answers, at a random one of them and a random moment after it."""
     for block in range(records.records // PER_KILL):
-        moment = block * PER_KILL + draw.randrange(PER_KILL - 5)  # a few answers are left to be killed in
+        # A few answers are left to be killed in. Not before the first: what has just come up shall work.
+        moment = block * PER_KILL + draw.randrange(1, PER_KILL - 5)
         while tally.answers < moment:
             await trio.sleep(0.001)
         await trio.sleep(draw.uniform(0.0, 0.002))
@@ -169,23 +199,24 @@ def _strike(pool: Pool, tally: Tally, draw: random.Random) -> bool:
         for worker in pool.snapshot().workers
         if worker.state in (WorkerState.BUSY, WorkerState.READY)
         and worker.pid is not None
-        and (worker.slot, worker.generation) not in tally.struck
+        and worker.slot not in tally.down
     ]
     busy = [worker for worker in workers if worker.state is WorkerState.BUSY]
     if not workers:
         return False
     victim = draw.choice(busy or workers)
     assert victim.pid is not None
-    tally.struck[victim.slot, victim.generation] = trio.current_time()
-    os.kill(victim.pid, signal.SIGKILL)
+    try:
+        os.kill(victim.pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has ended by itself, and the pool has not come to hear of it
+        return False
+    tally.struck.add((victim.slot, victim.generation))
+    tally.down[victim.slot] = trio.current_time()
     return True
 
 
 async def _show(console: Console, pool: Pool, records: Run, tally: Tally) -> None:
     """The workers and what has happened, kept up to date in a terminal."""
-    if not console.is_terminal:
-        console.print(f"{records.records} questions, and a kill in every {PER_KILL} answers")
-        return
     # Drawn from here and not by a thread of rich's own: the pool belongs to this one.
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:

@@ -63,9 +63,7 @@ def load(name: str) -> AnyLifecycle:
     """
     module_name, _, attribute = OURS.get(name, name).partition(":")
     if not (module_name and attribute):
-        raise ConfigError(
-            f"there is no lifecycle {name!r}; ours are {', '.join(OURS)}, yours are named 'module:NAME'"
-        )
+        raise ConfigError(f"there is no lifecycle {name!r}; ours are {', '.join(OURS)}, yours are named 'module:NAME'")
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -6,10 +6,10 @@ worker is not asked about in theory; one is started.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import platform
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -57,17 +57,19 @@ def examine(adapter: str | None = None, timeout: float = 60.0) -> Iterator[Findi
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("fail", "Python", version, "use Python 3.11 or later")
-    return Finding("ok", "Python", f"{platform.python_implementation()} {version}")
+    return Finding("ok", "Python", f"{platform.python_implementation()} {platform.python_version()}")
+
+
+def _remuda() -> Finding:
+    return Finding("ok", "remuda", importlib.metadata.version("remuda"))
 
 
 def _system() -> Finding:
-    found = f"{platform.system()} {platform.release()}"
-    if sys.platform == "linux":
+    system = platform.system()
+    found = f"{system} {platform.release()}"
+    if system == "Linux":
         return Finding("ok", "system", found)
-    if sys.platform == "darwin":
+    if system == "Darwin":
         remedy = "workers end with the application by best effort here; run on Linux where that matters"
         return Finding("warn", "system", found, remedy)
     return Finding("fail", "system", found, "run on Linux or macOS")
@@ -97,7 +99,7 @@ def _files() -> Finding:
     return Finding("ok", "open files", f"{soft} (at most {hard})")
 
 
-_LOOKS: tuple[Callable[[], Finding], ...] = (_python, _system, _cpus, _memory, _files)
+_LOOKS: tuple[Callable[[], Finding], ...] = (_python, _remuda, _system, _cpus, _memory, _files)
 
 
 def _extras() -> Iterator[Finding]:

@@ -22,14 +22,15 @@ __all__ = ["Question", "is_right", "questions"]
 PASSAGES = 5
 """In each context."""
 
+# Those that need no library beside Python's own: a Python may have been built without bz2, lzma, sqlite3 or zlib.
 _MODULES = (
-    "ast base64 binascii bisect bz2 calendar cmath codecs collections colorsys configparser contextlib copy csv "
+    "ast base64 binascii bisect calendar cmath codecs collections colorsys configparser contextlib copy csv "
     "datetime decimal difflib dis email.utils enum filecmp fileinput fnmatch fractions functools gc getpass gettext "
-    "glob gzip hashlib heapq html inspect io ipaddress itertools json keyword linecache locale logging lzma math "
+    "glob hashlib heapq html inspect io ipaddress itertools json keyword linecache locale logging math "
     "mimetypes netrc operator os os.path pathlib pickle pkgutil platform plistlib posixpath pprint quopri random re "
-    "reprlib sched secrets selectors shelve shlex shutil signal site socket sqlite3 stat statistics string struct "
+    "reprlib sched secrets selectors shelve shlex shutil signal site socket stat statistics string struct "
     "subprocess symtable sys sysconfig tarfile tempfile textwrap threading time timeit tokenize traceback types "
-    "typing unicodedata urllib.parse urllib.request uuid warnings weakref webbrowser zipfile zlib"
+    "typing unicodedata urllib.parse urllib.request uuid warnings weakref webbrowser zipfile"
 ).split()
 
 _SIGNATURE = re.compile(r"^\w[\w.]*\(.*\)\s*(->.*)?$")
@@ -64,21 +65,22 @@ def questions(limit: int | None = None) -> list[Question]:
     found = [_of_module(name) for name in _MODULES]
     everything = [passage for passages in found for passage in passages]
     if len(everything) <= PASSAGES:
-        raise ConfigError("this Python runs without docstrings (-OO), and the questions are made from them; run without")
+        raise ConfigError(
+            "this Python runs without docstrings (-OO), and the questions are made from them; run without"
+        )
     made = [_question(name, text, passages, everything) for passages in found for name, text in passages]
     random.Random(0).shuffle(made)
     return made[:limit]
 
 
 def is_right(question: Question, answer: str) -> bool:
-    """Whether the answer was taken from the right passage."""
+    """Whether the answer was taken from the right passage, and could not be from another one of the context."""
     quoted = " ".join(answer.split())
-    return bool(quoted) and quoted in " ".join(question.passage.split())
+    holders = [passage for passage in question.context.split("\n\n") if quoted in " ".join(passage.split())]
+    return bool(quoted) and holders == [question.passage]
 
 
-def _question(
-    name: str, text: str, siblings: list[tuple[str, str]], everything: list[tuple[str, str]]
-) -> Question:
+def _question(name: str, text: str, siblings: list[tuple[str, str]], everything: list[tuple[str, str]]) -> Question:
     draw = random.Random(name)
     pool = siblings if len(siblings) > PASSAGES else everything
     others = draw.sample([passage for other, passage in pool if other != name], PASSAGES - 1)
@@ -91,7 +93,7 @@ def _of_module(module_name: str) -> list[tuple[str, str]]:
     """The public functions of a module, with a paragraph about each."""
     module = importlib.import_module(module_name)
     names = getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")]
-    return sorted({name: text for name, text in _paragraphs(module_name, module, names)}.items())
+    return sorted(dict(_paragraphs(module_name, module, names)).items())
 
 
 def _paragraphs(module_name: str, module: object, names: list[str]) -> Iterator[tuple[str, str]]:

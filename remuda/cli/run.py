@@ -3,18 +3,24 @@
 Workers may crash, this process may be killed and started again: every record ends up with exactly
 one entry (`remuda.runtime.records`). A record may be *run* more than once, when a worker died with
 it or when the process was killed before its entry was written.
+
+An entry is about its record. What the pool goes through is not written down as a record's error, but
+waited out: no worker to be had, too many callers, a deadline that passed before the record was begun.
+A record that kills every worker it meets is an error, after its attempts, and takes no other with it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 from rich.console import Console
@@ -23,12 +29,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from remuda.runtime.config import Breaker, PoolConfig, Restart, Retry
 from remuda.runtime.pool import Pool, open_pool
 from remuda.runtime.records import Entry, Run, open_run
-from remuda.statemachines.errors import CircuitOpen, ConfigError, PoolClosed, PoolFailed, PoolFull, RemudaError
+from remuda.statemachines.errors import (
+    CallTimeout,
+    CircuitOpen,
+    ConfigError,
+    PoolClosed,
+    PoolFailed,
+    PoolFull,
+    RemudaError,
+)
 
-__all__ = ["Job", "Totals", "answer", "pool_config", "run"]
+__all__ = ["Job", "Totals", "answer", "pool_config", "public", "run", "until_signal"]
 
-_SECRET = ("key", "token", "secret", "password", "authorization", "credential")
-"""What a model's option has in its name if its value is nobody's business. (`max_tokens` is not one.)"""
+_SECRET = (
+    *("key", "token", "secret", "password", "passwd", "credential", "credentials"),
+    *("auth", "authorization", "cookie", "cookies", "header", "headers"),
+)
+"""How a word in the name of an option ends if its value is nobody's business. `max_tokens` is not one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,8 @@ class Job:
     lm: str = "embedded"
     lm_options: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
+    concurrency: int | None = None
+    """Records at the same time; None: as many as there are workers."""
     timeout: float = 60.0
     cache: bool = False
 
@@ -51,13 +70,31 @@ class Job:
         program = {name: value for name, value in self.program.items() if value is not None}
         if "load" in program:
             program["load"] = {"file": Path(program["load"]).name, "sha256": _sha256(Path(program["load"]))}
-        options = {name: value for name, value in self.lm_options.items() if not is_secret(name)}
-        return {"program": program, "model": self.lm, "model options": options}
+        return {"program": program, "model": self.lm, "model options": public(self.lm_options)}
 
 
-def is_secret(name: str) -> bool:
-    """Whether an option of this name is kept out of files and messages."""
-    return name != "max_tokens" and any(word in name.lower() for word in _SECRET)
+def public(value: Any) -> Any:
+    """A value without its secrets, at any depth.
+
+    What is named like a secret is left out, headers as a whole, and of a URL what may carry one: the
+    user, the password, the query.
+    """
+    if isinstance(value, dict):
+        return {name: public(inner) for name, inner in value.items() if not _is_secret(str(name))}
+    if isinstance(value, list):
+        return [public(inner) for inner in value]
+    if isinstance(value, str) and "://" in value:
+        try:
+            url = urlsplit(value)
+        except ValueError:
+            return "(a URL that cannot be read)"
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return any(word.lower().endswith(_SECRET) for word in words)
 
 
 def _sha256(path: Path) -> str:
@@ -138,6 +175,8 @@ async def answer(pool: Pool, record: dict[str, Any]) -> Entry:
         except PoolClosed:
             raise
         except RemudaError as error:
+            if isinstance(error, CallTimeout) and error.context["attempts"] == 0:
+                continue  # it waited for a worker all the time
             name = getattr(error, "type_name", "") or type(error).__name__
             return {"error": {"type": name, "message": error.message}}
 
@@ -151,65 +190,82 @@ def run(job: Job, *, quiet: bool = False) -> int:
 
     Raises:
         ConfigError: it is refused.
-        RemudaError: the pool does not start.
+        PoolStartError: the pool does not start.
     """
+    config = pool_config(job)  # first, so that what is refused leaves no file behind
     totals = Totals()
-    with open_run(job.input, job.output, job.settings, totals.add) as records:
-        if records.done and not quiet:
-            print(f"going on: {records.done} of {records.records} records are done", file=sys.stderr)
-        stopped_by = None
-        if records.done < records.records:
-            stopped_by = trio.run(_run, job, records, totals, quiet)
+    watchers: list[Callable[[Entry], None]] = [totals.add]
+
+    def note(entry: Entry) -> None:
+        for watcher in watchers:
+            watcher(entry)
+
+    try:
+        with open_run(job.input, job.output, job.settings, note) as records:
+            if records.done and not quiet:
+                print(f"going on: {records.done} of {records.records} records are done", file=sys.stderr)
+
+            async def all_records() -> None:
+                async with open_pool(config) as pool:
+                    with _progress(records, quiet) as tick:
+                        watchers.append(tick)
+
+                        async def work(record: dict[str, Any]) -> Entry:
+                            return await answer(pool, record)
+
+                        await records.process(work, concurrency=job.concurrency or job.workers)
+
+            stopped_by = None
+            if records.done < records.records:
+                stopped_by = trio.run(until_signal, all_records)
+            unfinished = records.records - records.done
+    except KeyboardInterrupt:  # while the files were being read
+        return 128 + signal.SIGINT
     print(totals)
-    if stopped_by is not None:
-        print(f"stopped by {signal.Signals(stopped_by).name}; start it again to go on", file=sys.stderr)
+    if stopped_by is not None and unfinished:
+        print(
+            f"stopped by {signal.Signals(stopped_by).name} with {unfinished} records to go; "
+            "the same command goes on from here",
+            file=sys.stderr,
+        )
         return 128 + stopped_by
     return 1 if totals.failed else 0
 
 
-async def _run(job: Job, records: Run, totals: Totals, quiet: bool) -> int | None:
-    stopped_by: list[int] = []
+async def until_signal(main: Callable[[], Awaitable[None]]) -> int | None:
+    """Run something to its end, or cancel it at SIGINT or SIGTERM; which of them it was."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        stopped_by: int | None = None
 
-    async def listen() -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.set()
+        async def listen() -> None:
+            nonlocal stopped_by
             async for signum in signals:
-                stopped_by.append(signum)
+                stopped_by = signum
                 nursery.cancel_scope.cancel()
 
-    task_status = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen)
-        await task_status.wait()
-        async with open_pool(pool_config(job)) as pool:
-            with _progress(records, quiet) as tick:
-
-                async def work(record: dict[str, Any]) -> Entry:
-                    entry = await answer(pool, record)
-                    tick()
-                    return entry
-
-                await records.process(work, concurrency=job.workers)
-        nursery.cancel_scope.cancel()
-    return stopped_by[0] if stopped_by else None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            await main()
+            nursery.cancel_scope.cancel()
+    return stopped_by
 
 
 @contextmanager
-def _progress(records: Run, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Something to call after every record: a bar in a terminal, a line now and then elsewhere."""
+def _progress(records: Run, quiet: bool) -> Generator[Callable[[Entry], None], None, None]:
+    """Something to tell every new entry: a bar in a terminal, a line now and then elsewhere."""
     console = Console(stderr=True)
     if quiet:
-        yield lambda: None
+        yield lambda entry: None
     elif console.is_terminal:
         columns = (TextColumn("records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("records", total=records.records, completed=records.done)
-            yield lambda: progress.update(task, completed=records.done + 1)
+            yield lambda entry: progress.update(task, completed=records.done)
     else:
         step = max(1, records.records // 10)
 
-        def tick() -> None:
-            if (records.done + 1) % step == 0:
-                print(f"{records.done + 1} of {records.records} records", file=sys.stderr)
+        def tick(entry: Entry) -> None:
+            if records.done % step == 0 or records.done == records.records:
+                print(f"{records.done} of {records.records} records", file=sys.stderr)
 
         yield tick

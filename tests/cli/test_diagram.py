@@ -69,9 +69,7 @@ def test_without_a_name_all_of_ours_are_shown(format: str) -> None:
 
 def test_a_users_own_lifecycle_is_found_in_the_working_directory(users_own: str) -> None:
     name = f"{users_own}:DOOR"
-    assert diagram(name) == (
-        "stateDiagram-v2\n    [*] --> shut\n    shut --> open: push\n    open --> shut: pull\n"
-    )
+    assert diagram(name) == ("stateDiagram-v2\n    [*] --> shut\n    shut --> open: push\n    open --> shut: pull\n")
     assert "| `push` | open" in diagram(name, "table")
     assert diagram(name, "essay") == "A door.\n\nIt may be locked.\n"
 
