@@ -9,7 +9,6 @@ grants, not what the host has.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,6 +169,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             ConfigError: the file has no such table, or a value is not allowed.
             OSError: the file cannot be read.
         """
+        import tomllib  # late: most pools are not made from files
+
         try:
             document = tomllib.loads(Path(path).read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -4,25 +4,34 @@ An observer is anything that can be called with one event. It is called at once,
 thread, between two steps of the pool; it must not wait, and whatever it raises is logged and counted
 but harms nobody. Give observers to `open_pool(..., observers=[...])`.
 
+An observer that also has a method `handled` is a *watcher*: it is shown every step of the pool's core,
+with what went in and what came out. `remuda.specs.Monitor` is one; it asks the invariants.
+
 Rare events (workers, the pool, lines of stderr) are made always. `Transition` and `CallEnded`, of
 which there are several for each call, are only made when there is an observer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from remuda.statemachines import effects as fx
+from remuda.statemachines import events as ev
+from remuda.statemachines.core import Core
 from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import WorkerDeath
 
 __all__ = [
     "CallEnded",
     "Event",
+    "InvariantBroken",
     "Observer",
     "PoolChanged",
     "Transition",
+    "Watcher",
     "WorkerEnded",
     "WorkerReady",
     "WorkerWrote",
@@ -104,5 +113,45 @@ class CallEnded(msgspec.Struct, frozen=True):
     at: float
 
 
-Event = PoolChanged | WorkerReady | WorkerEnded | WorkerWrote | Transition | CallEnded
+class InvariantBroken(msgspec.Struct, frozen=True):
+    """A watcher saw that a rule does not hold: a bug in remuda, to be reported."""
+
+    pool: str
+    name: str
+    """Which rule."""
+    detail: str
+    """What was seen, in words."""
+    count: int
+    """How often this rule has been seen broken in this pool, this time included."""
+    at: float
+
+
+Event = PoolChanged | WorkerReady | WorkerEnded | WorkerWrote | Transition | CallEnded | InvariantBroken
 Observer = Callable[[Event], object]
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """An observer that is shown the core itself.
+
+    It must only look. What it raises is logged and counted, like any observer's error.
+    """
+
+    def __call__(self, event: Event, /) -> object:
+        """As any observer."""
+
+    def handled(
+        self, pool: str, core: Core, event: ev.Event, effects: Sequence[fx.Effect], now: float
+    ) -> Iterable[Event]:
+        """See one step of the core, before its effects are carried out.
+
+        Args:
+            pool: the name of the pool.
+            core: the core, after the step.
+            event, effects: what went in, and what is to be done.
+            now: monotonic seconds.
+
+        Returns:
+            Events to be told to all observers.
+        """
+        ...

@@ -22,6 +22,7 @@ from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 from remuda.bridge.journal import Entry
 from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
 from remuda.bridge.seam import StartOrder, WorkerProcess
+from remuda.runtime import dice
 from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines import events as ev
@@ -144,9 +145,7 @@ class Link:
             if not self.over:
                 seconds = pool.now() - self._started
                 pool.emit(
-                    WorkerReady(
-                        pool.config.name, worker.slot.index, worker.generation, self.pid, seconds, pool.now()
-                    )
+                    WorkerReady(pool.config.name, worker.slot.index, worker.generation, self.pid, seconds, pool.now())
                 )
                 pool.feed(ev.Initialized(worker))
 
@@ -164,7 +163,7 @@ class Link:
         self.over = True
         self._expected.clear()
         ticket = None if call is None else _ticket(call)
-        pool.feed(ev.Exited(worker, cause, began=began, draw=pool.draw()))
+        pool.feed(ev.Exited(worker, cause, began=began, draw=dice.draw()))
         if ticket is not None and ticket.answer is None and ticket.link is self:
             ticket.taken_back()
         self.wake()
@@ -182,9 +181,7 @@ class Link:
         lines = process.read_stderr()
         for line in lines or ():
             worker = self.worker
-            event = WorkerWrote(
-                self._pool.config.name, worker.slot.index, worker.generation, line, self._pool.now()
-            )
+            event = WorkerWrote(self._pool.config.name, worker.slot.index, worker.generation, line, self._pool.now())
             self._pool.emit(event)
         return lines is not None
 

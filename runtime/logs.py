@@ -6,7 +6,7 @@ it. remuda itself configures nothing. structlog is imported when the first line 
 importing remuda stays cheap.
 
 Levels: info for what is normal (a worker is ready, a worker wrote a line), warning for what somebody
-should look at (a worker died, the pool is impaired), error for a pool that has failed.
+should look at (a worker died, the pool is impaired), error for a pool that has failed, and for a rule that does not hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from remuda.runtime.events import Event, Observer, PoolChanged, WorkerEnded, WorkerReady, WorkerWrote
+from remuda.runtime.events import (
+    Event,
+    InvariantBroken,
+    Observer,
+    PoolChanged,
+    WorkerEnded,
+    WorkerReady,
+    WorkerWrote,
+)
 
 __all__ = ["log_event", "log_observer_error"]
 
@@ -42,11 +50,14 @@ def log_event(event: Event) -> None:
         case PoolChanged():
             level = _POOL_LEVELS.get(event.dest, logging.INFO)
             _log(level, f"pool.{event.dest}", event.pool, {"was": event.source, "reason": event.reason})
+        case InvariantBroken():
+            facts = {"rule": event.name, "detail": event.detail, "count": event.count}
+            _log(logging.ERROR, "invariant.broken", event.pool, facts)
         case _:
             pass
 
 
-def log_observer_error(pool: str, observer: Observer, event: Event, error: Exception) -> None:
+def log_observer_error(pool: str, observer: Observer, event: object, error: Exception) -> None:
     """Say once that an observer raises; the pool counts the rest."""
     facts: dict[str, Any] = {"observer": repr(observer), "of": type(event).__name__, "exc_info": error}
     _log(logging.ERROR, "observer.failed", pool, facts)

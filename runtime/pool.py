@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -27,9 +26,8 @@ from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
 from remuda.bridge.seam import Launcher
-from remuda.bridge.spawn import SpawnLauncher
 from remuda.runtime.config import PoolConfig
-from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition
+from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition, Watcher
 from remuda.runtime.link import Link
 from remuda.runtime.outcomes import value_of
 from remuda.runtime.snapshot import PoolSnapshot, WorkerSnapshot
@@ -80,7 +78,7 @@ class Pool:
         self.boot_frame = self._boot_frame()
         self._commands: dict[str, CommandInfo] | None = None
         self._observers = tuple(observers)
-        self._random = random.Random()
+        self._watchers = tuple(observer for observer in observers if isinstance(observer, Watcher))
         self._number = 0
         self._core = Core(config.policy, trio.current_time(), observed=bool(observers))
         self._state = self._core.pool.state
@@ -119,7 +117,7 @@ class Pool:
         idempotent: bool | None = None,
     ) -> T: ...
 
-    async def call(
+    async def call(  # type: ignore[misc]  # mypy does not see that *args: Any takes what *args: *Ts does
         self,
         command: Any,
         /,
@@ -228,9 +226,10 @@ class Pool:
         for worker in core.crew.workers():
             link = self._links.get(worker)
             call = worker.call
-            if call is not None and link is not None and link.process is not None:
-                if call.state is CallState.ASSIGNED and link.process.evidence().started == call.id:
-                    self.feed(ev.Began(call))
+            process = None if link is None else link.process
+            assigned = call is not None and call.state is CallState.ASSIGNED
+            if call is not None and assigned and process is not None and process.evidence().started == call.id:
+                self.feed(ev.Began(call))
             workers.append(
                 WorkerSnapshot(
                     slot=worker.slot.index,
@@ -308,6 +307,7 @@ class Pool:
     ) -> Any:
         if self._adapter is None:
             raise ConfigError(f"{self.label} has no adapter, so no commands; use run_sync, or give it one")
+        payload: dict[str, object] | list[object]
         if isinstance(command, str):
             name, payload = command, _named(command, args)
         else:
@@ -417,15 +417,18 @@ class Pool:
         self._feeding = True
         try:
             while self._inbox:
-                for effect in core.handle(self._inbox.popleft(), trio.current_time()):
+                news, now = self._inbox.popleft(), trio.current_time()
+                effects = core.handle(news, now)
+                for watcher in self._watchers:
+                    self._show(watcher, news, effects, now)
+                for effect in effects:
                     _CARRY_OUT[type(effect)](self, effect)
         finally:
             self._feeding = False
         if core.pool.state is not self._state:
             self._note_state()
         due = core.next_due()
-        if due < self._nap.deadline:
-            self._nap.deadline = due
+        self._nap.deadline = min(self._nap.deadline, due)
 
     def _start_worker(self, effect: fx.StartWorker) -> None:
         link = Link(self, effect.worker)
@@ -471,11 +474,7 @@ class Pool:
     def _stepped(self, effect: fx.Stepped) -> None:
         step = effect.step
         kind, name = _identity(effect.subject)
-        self.emit(
-            Transition(
-                self.config.name, kind, name, step.trigger, step.source, step.dest, step.reason, step.at
-            )
-        )
+        self.emit(Transition(self.config.name, kind, name, step.trigger, step.source, step.dest, step.reason, step.at))
 
     def _note_state(self) -> None:
         before, self._state = self._state, self._core.pool.state
@@ -489,10 +488,6 @@ class Pool:
 
     def now(self) -> float:
         return trio.current_time()
-
-    def draw(self) -> float:
-        """A random number from 0 to 1, for the core."""
-        return self._random.random()
 
     def next_id(self) -> int:
         """A number for a call, never used before in this pool."""
@@ -544,15 +539,26 @@ class Pool:
             try:
                 observer(event)
             except Exception as error:
-                self.observer_errors += 1
-                if self.observer_errors == 1:
-                    from remuda.runtime.logs import log_observer_error
-
-                    log_observer_error(self.config.name, observer, event, error)
+                self._observer_failed(observer, event, error)
         if type(event) not in _FREQUENT:
             from remuda.runtime.logs import log_event
 
             log_event(event)
+
+    def _show(self, watcher: Watcher, news: ev.Event, effects: Sequence[fx.Effect], now: float) -> None:
+        """Let a watcher see a step of the core; what it has to say is an event for all observers."""
+        try:
+            for event in watcher.handled(self.config.name, self._core, news, effects, now):
+                self.emit(event)
+        except Exception as error:
+            self._observer_failed(watcher, news, error)
+
+    def _observer_failed(self, observer: Observer, event: object, error: Exception) -> None:
+        self.observer_errors += 1
+        if self.observer_errors == 1:
+            from remuda.runtime.logs import log_observer_error
+
+            log_observer_error(self.config.name, observer, event, error)
 
     # ── Its tasks ───────────────────────────────────────────────────────────────────────────────
 
@@ -662,7 +668,7 @@ class Session:
         idempotent: bool | None = None,
     ) -> T: ...
 
-    async def call(
+    async def call(  # type: ignore[misc]  # as above
         self, command: Any, /, *args: Any, timeout: float | None = None, idempotent: bool | None = None
     ) -> Any:
         """As `Pool.call`, in this session."""
@@ -700,7 +706,9 @@ class Lease:
         self, command: Callable[[Any, Unpack[Ts]], T], /, *args: Unpack[Ts], timeout: float | None = None
     ) -> T: ...
 
-    async def call(self, command: Any, /, *args: Any, timeout: float | None = None) -> Any:
+    async def call(  # type: ignore[misc]  # as above
+        self, command: Any, /, *args: Any, timeout: float | None = None
+    ) -> Any:
         """As `Pool.call`, on this worker. It is never repeated on another one.
 
         Raises:
@@ -769,7 +777,8 @@ async def open_pool(
     except BaseExceptionGroup as group:
         _, crash = group.split(trio.Cancelled)
         if crash is not None:  # a task of the pool itself has crashed, which cancelled the block
-            raise (crash if len(crash.exceptions) > 1 else crash.exceptions[0]) from failure
+            alone = list(crash.exceptions)
+            raise (crash if len(alone) > 1 else alone[0]) from failure
         if failure is None:
             raise
     if failure is not None:
@@ -817,19 +826,24 @@ def _make_pool(
     for observer in observers:
         if not callable(observer):
             raise ConfigError(f"the observer {observer!r} cannot be called; it must take one event")
-    return Pool(config, SpawnLauncher() if launcher is None else launcher, observers)
+    if launcher is None:
+        from remuda.bridge.spawn import SpawnLauncher  # late: nobody needs it before there is a pool
+
+        launcher = SpawnLauncher()
+    return Pool(config, launcher, observers)
 
 
 def _named(command: str, args: tuple[Any, ...]) -> dict[str, object]:
     """The arguments of a command that was given by name."""
-    if not args or (len(args) == 1 and args[0] is None):
+    named, more = (args[0], args[1:]) if args else (None, ())
+    if named is None and not more:
         return {}
-    if len(args) > 1 or not isinstance(args[0], Mapping):
+    if more or not isinstance(named, Mapping):
         raise ConfigError(
             f"call({command!r}, …) takes one dict of named arguments; for positional ones pass the adapter's "
             "own function instead of its name"
         )
-    return dict(args[0])
+    return dict(named)
 
 
 def _ticket(call: Call) -> Ticket:

@@ -110,14 +110,10 @@ def _unused(machine: Machine) -> Iterator[Fault]:
     states = [state.value for state in machine.states.values()]
     for member in _enum_of(states):
         if member not in states:
-            yield Fault(
-                FaultKind.UNDECLARED_STATE, f"{member} is a state that is not declared", state=str(member)
-            )
+            yield Fault(FaultKind.UNDECLARED_STATE, f"{member} is a state that is not declared", state=str(member))
     for member in _enum_of(machine.events):
         if member not in machine.events:
-            yield Fault(
-                FaultKind.UNUSED_TRIGGER, f"{member} is a trigger of no state", trigger=str(member)
-            )
+            yield Fault(FaultKind.UNUSED_TRIGGER, f"{member} is a trigger of no state", trigger=str(member))
 
 
 def _enum_of(names: Iterable[object]) -> list[StrEnum]:

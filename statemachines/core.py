@@ -312,7 +312,9 @@ class Core:
         CALL.step(lease, CallTrigger.SUCCEED, now)
         self._take_off(worker, lease)
         self._conclude(lease, Verdict.RETURNED, Outcome.NEUTRAL, now)
-        if call is None:
+        if worker.state not in (WorkerState.BUSY, WorkerState.DRAINING):
+            pass  # it is on its way out already
+        elif call is None:
             self.crew.release(worker, now, unfit=False)
         else:  # given back with a call in hand: the call goes on for its caller, the worker does not
             self.crew.retire(worker, "it was given back while it worked", now)

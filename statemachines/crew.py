@@ -150,9 +150,7 @@ class Crew:
         while self._to_start and starting < self._policy.max_starting:
             slot = self._to_start.popleft()
             slot.generation += 1
-            worker = Worker(
-                slot, slot.generation, self._policy.health.failures, now=now, history=self._policy.history
-            )
+            worker = Worker(slot, slot.generation, self._policy.health.failures, now=now, history=self._policy.history)
             worker.observer = self._observer
             slot.worker = worker
             self.timers.arm(worker, now + self._policy.init_timeout)
@@ -340,7 +338,9 @@ class Crew:
         """The alarm of a worker went off: what that means depends on its state."""
         state, health = worker.state, self._policy.health
         if state is WorkerState.INITIALIZING:
-            self.condemn(worker, f"not ready within init_timeout ({self._policy.init_timeout:g} s)", now, on_purpose=False)
+            self.condemn(
+                worker, f"not ready within init_timeout ({self._policy.init_timeout:g} s)", now, on_purpose=False
+            )
         elif state is WorkerState.READY:
             if worker.slot.kind is SlotKind.OVERFLOW and now >= worker.last_active + self._policy.linger:
                 self.retire(worker, "an overflow worker without work", now)

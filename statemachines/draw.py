@@ -30,9 +30,7 @@ T = TypeVar("T", bound=StrEnum)
 _LABEL_WIDTH = 32
 """Characters of triggers on one line of a label or note; about as wide as two boxes."""
 
-_RESERVED = frozenset(
-    "as class classdef click default direction end hide note scale state statediagram style".split()
-)
+_RESERVED = frozenset("as class classdef click default direction end hide note scale state statediagram style".split())
 """Words that mean something else to Mermaid where the name of a state is expected."""
 
 

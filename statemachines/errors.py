@@ -17,9 +17,8 @@ The worker half imports this module too, so it needs the standard library only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 __all__ = [
     "CallTimeout",
@@ -72,8 +71,7 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerDeath:
+class WorkerDeath(NamedTuple):
     """How one worker ended: what an operator asks first."""
 
     slot: int
@@ -331,5 +329,3 @@ class WorkerUnfit(Exception):
     The caller gets it as a `RemoteError`; the worker is set aside, checked, and replaced when it
     fails again.
     """
-
-

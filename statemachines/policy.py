@@ -182,5 +182,3 @@ def full_jitter(attempt: int, base: float, cap: float, draw: float) -> float:
     """
     exponent = min(attempt - 1, 62)  # 2.0**1024 overflows; 2**62 is beyond any cap
     return draw * min(cap, base * 2.0**exponent)
-
-

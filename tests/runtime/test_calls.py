@@ -49,9 +49,7 @@ async def test_by_name_it_takes_one_dict(simulation: Any, autojump_clock: Any, a
 
 async def test_an_unknown_command_is_refused_here(simulation: Any, autojump_clock: Any) -> None:
     async with simulation() as (pool, launcher):
-        with pytest.raises(
-            UnknownCommand, match="has no command 'ech'; it has: crash, crash_idempotent, echo"
-        ):
+        with pytest.raises(UnknownCommand, match="has no command 'ech'; it has: crash, crash_idempotent, echo"):
             await pool.call("ech")
         assert pool.snapshot().ended == {}
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from remuda.runtime import dice
 from remuda.runtime.config import PoolConfig, Retry
 from remuda.runtime.pool import Pool, open_pool, run_pool
 from remuda.specs.behaviour import (
@@ -47,9 +48,7 @@ BUSY = ["idle", "hanging", "frozen", "queued behind"]
 
 @pytest.mark.parametrize("busy", BUSY)
 @pytest.mark.parametrize("behaviour", STUBBORN.values(), ids=STUBBORN)
-async def test_it_ends_within_its_bound(
-    simulation: Any, autojump_clock: Any, behaviour: Behaviour, busy: str
-) -> None:
+async def test_it_ends_within_its_bound(simulation: Any, autojump_clock: Any, behaviour: Behaviour, busy: str) -> None:
     async with trio.open_nursery() as outside:
         async with simulation(behaviour, max_workers=2, min_workers=2, shutdown_timeout=8) as (
             pool,
@@ -136,10 +135,12 @@ async def test_those_who_wait_are_told_at_once(simulation: Any, autojump_clock: 
     assert [one.call.command for one in launcher.witness.executions] == ["sleep"]
 
 
-async def test_those_between_attempts_are_told_at_once(simulation: Any, autojump_clock: Any) -> None:
+async def test_those_between_attempts_are_told_at_once(
+    simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with trio.open_nursery() as outside:
         async with simulation(retry=Retry(base=100.0, cap=100.0)) as (pool, launcher):
-            pool._random.random = lambda: 1.0
+            monkeypatch.setattr(dice, "draw", lambda: 1.0)
 
             async def caller() -> None:
                 with pytest.raises(PoolClosed):
@@ -208,9 +209,7 @@ async def test_a_cancelled_aclose_closes_all_the_same(simulation: Any, autojump_
         ExceptionGroup("mine", [KeyError()]),
     ],
 )
-async def test_an_exception_of_the_body_arrives_as_it_was_raised(
-    autojump_clock: Any, error: BaseException
-) -> None:
+async def test_an_exception_of_the_body_arrives_as_it_was_raised(autojump_clock: Any, error: BaseException) -> None:
     nursery_error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         launcher = SimLauncher(nursery)
@@ -235,9 +234,7 @@ async def test_a_nursery_in_the_body_fails_while_the_block_is_cancelled(autojump
                         await trio.sleep(5)
                     finally:
                         raise KeyError("mine")
-        assert [type(one) for one in caught.value.exceptions if not isinstance(one, trio.Cancelled)] == [
-            KeyError
-        ]
+        assert [type(one) for one in caught.value.exceptions if not isinstance(one, trio.Cancelled)] == [KeyError]
         assert pool.state == "closed"
         assert trio.current_time() == 1
         assert launcher.witness.leftovers() == []

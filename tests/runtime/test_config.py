@@ -17,10 +17,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("name", value, "a text that is not empty") for value in ("", 3, None, b"pool")],
     *[("adapter", value, "a class, or None") for value in ("", 3, b"x:Y")],
     *[("settings", value, "a dict with text keys") for value in (None, [], {1: 2})],
-    *[
-        ("env", value, "a dict of texts")
-        for value in (None, {"A": 1}, {"": "a"}, {"A=B": "c"}, {"A": "\0"}, {1: "a"})
-    ],
+    *[("env", value, "a dict of texts") for value in (None, {"A": 1}, {"": "a"}, {"A=B": "c"}, {"A": "\0"}, {1: "a"})],
     *[("min_workers", value, "a whole number from 1 to ") for value in (0, -1, 1.0, "1", True, None, 3)],
     *[("max_workers", value, "a whole number of at least 1") for value in (0, -1, 2.0, math.inf, "2", False)],
     *[("overflow", value, "at least 0") for value in (-1, 0.5, None)],

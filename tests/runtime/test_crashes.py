@@ -138,9 +138,7 @@ async def test_what_is_idempotent_is_repeated(simulation: Any, autojump_clock: A
         assert launcher.witness.begun == {("token", "mine"): 2}
         assert pool.snapshot().ended == {"answered": 1}
     async with simulation(once(*play), key=by_argument("token")) as (pool, launcher):
-        assert (
-            await pool.call("once", {"token": "mine"}, idempotent=True) == "mine"
-        )  # the caller may say it, too
+        assert await pool.call("once", {"token": "mine"}, idempotent=True) == "mine"  # the caller may say it, too
         assert launcher.witness.begun == {("token", "mine"): 2}
 
 
@@ -164,9 +162,7 @@ async def test_an_answer_in_full_is_delivered(simulation: Any, autojump_clock: A
             assert await pool.call("once", {"token": "next"}) == "next"
 
 
-async def test_an_answer_is_found_though_its_caller_is_slow_to_look(
-    simulation: Any, autojump_clock: Any
-) -> None:
+async def test_an_answer_is_found_though_its_caller_is_slow_to_look(simulation: Any, autojump_clock: Any) -> None:
     """The worker answered, ended and was reaped before the caller's task ever ran."""
     async with simulation(once(Begin(), Reply(), Die())) as (pool, launcher):
         (link,) = pool._links.values()

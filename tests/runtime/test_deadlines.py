@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from remuda.bridge import frames, messages
+from remuda.runtime import dice
 from remuda.runtime.config import Retry
 from remuda.specs.behaviour import Begin, Behaviour, Command, Finish, Hang, Reply, Wait
 from remuda.specs.stepped import SteppedTrio
@@ -174,9 +175,9 @@ async def test_while_it_waits_for_a_worker(simulation: Any, autojump_clock: Any)
     assert [one.call.command for one in launcher.witness.executions] == ["sleep"]
 
 
-async def test_between_two_attempts(simulation: Any, autojump_clock: Any) -> None:
+async def test_between_two_attempts(simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with simulation(retry=Retry(attempts=10, base=1000.0, cap=1000.0)) as (pool, launcher):
-        pool._random.random = lambda: 1.0  # the longest pause there is
+        monkeypatch.setattr(dice, "draw", lambda: 1.0)  # the longest pause there is
         with pytest.raises(CallTimeout, match="its worker had died and it was to be tried again") as caught:
             await pool.call("crash_idempotent", timeout=5)
         assert caught.value.context["attempts"] == 1
@@ -200,9 +201,7 @@ async def test_what_the_command_and_the_pool_say(simulation: Any, autojump_clock
         assert await pool.call("brief", {"token": 1}, timeout=91) == 1
 
 
-async def test_an_answer_at_the_instant_of_the_deadline_is_in_time(
-    simulation: Any, autojump_clock: Any
-) -> None:
+async def test_an_answer_at_the_instant_of_the_deadline_is_in_time(simulation: Any, autojump_clock: Any) -> None:
     """Whoever of the two comes first on the clock: what is there to be read is read."""
     async with simulation() as (pool, launcher):
         for _ in range(30):

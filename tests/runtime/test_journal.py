@@ -117,18 +117,14 @@ async def test_a_replay_that_fails(simulation: Any, autojump_clock: Any) -> None
     def moody(call: Any, memory: Any) -> object:
         raise ValueError("not today")
 
-    cast = Script(
-        {(0, 2): Behaviour(commands={"remember": Command((Begin(), Reply(moody), Finish()), journal="key")})}
-    )
+    cast = Script({(0, 2): Behaviour(commands={"remember": Command((Begin(), Reply(moody), Finish()), journal="key")})})
     async with simulation(cast) as (pool, launcher):
         await pool.call("remember", {"key": "a", "value": 1})
         launcher.worker(0).crash()
         assert await pool.call("recall", {"key": "a"}) == 1
         assert launcher.witness.launched == 3
         assert pool.last_death is not None
-        assert (
-            "it could not replay 'remember' from the journal: ValueError: not today" in pool.last_death.cause
-        )
+        assert "it could not replay 'remember' from the journal: ValueError: not today" in pool.last_death.cause
 
 
 async def test_a_call_behind_a_replay_that_kills(simulation: Any, autojump_clock: Any) -> None:

@@ -58,9 +58,7 @@ async def test_it_ends_with_its_block(simulation: Any, autojump_clock: Any) -> N
 
 
 @pytest.mark.parametrize("how", ["exception", "cancelled", "remote error", "left by return"])
-async def test_it_is_given_back_however_the_block_ends(
-    simulation: Any, autojump_clock: Any, how: str
-) -> None:
+async def test_it_is_given_back_however_the_block_ends(simulation: Any, autojump_clock: Any, how: str) -> None:
     async with simulation() as (pool, launcher):
 
         async def use() -> None:
@@ -164,9 +162,7 @@ async def test_none_comes_free_in_time(simulation: Any, autojump_clock: Any) -> 
     async with simulation(checkout_timeout=5) as (pool, launcher):
         async with pool.checkout() as worker:
             begins = trio.current_time()
-            with pytest.raises(
-                CheckoutTimeout, match="no worker of pool 'pool' came free within 5 s"
-            ) as caught:
+            with pytest.raises(CheckoutTimeout, match="no worker of pool 'pool' came free within 5 s") as caught:
                 async with pool.checkout():
                     raise AssertionError("two have it")
             assert trio.current_time() - begins == 5

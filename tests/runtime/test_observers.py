@@ -13,6 +13,7 @@ import trio
 from remuda.runtime.events import (
     CallEnded,
     Event,
+    InvariantBroken,
     PoolChanged,
     Transition,
     WorkerEnded,
@@ -45,9 +46,7 @@ async def test_the_life_of_a_pool(simulation: Any, autojump_clock: Any) -> None:
         ("ready", "draining"),
         ("draining", "closed"),
     ]
-    lives = [
-        (type(event).__name__, event.slot, event.generation) for event in of(events, WorkerReady, WorkerEnded)
-    ]
+    lives = [(type(event).__name__, event.slot, event.generation) for event in of(events, WorkerReady, WorkerEnded)]
     assert lives == [
         ("WorkerReady", 0, 1),
         ("WorkerEnded", 0, 1),
@@ -146,24 +145,15 @@ async def eventful(simulation: Any) -> None:
 async def test_lines_for_the_standard_library(simulation: Any, autojump_clock: Any, caplog: Any) -> None:
     with caplog.at_level(logging.INFO, logger="remuda"):
         await eventful(simulation)
-    lines = [
-        (record.levelno, record.getMessage().split()[0])
-        for record in caplog.records
-        if record.name == "remuda"
-    ]
+    lines = [(record.levelno, record.getMessage().split()[0]) for record in caplog.records if record.name == "remuda"]
     assert (logging.WARNING, "worker.ended") in lines and (logging.INFO, "worker.ended") in lines
     assert (logging.INFO, "worker.wrote") in lines
     assert (logging.WARNING, "pool.impaired") in lines and (logging.INFO, "pool.ready") in lines
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert (
-        "pool='tea' was='ready'" in text
-        and "cause='it closed its channel, and was killed by SIGKILL'" in text
-    )
+    assert "pool='tea' was='ready'" in text and "cause='it closed its channel, and was killed by SIGKILL'" in text
 
 
-async def test_by_default_only_what_somebody_should_look_at(
-    simulation: Any, autojump_clock: Any, caplog: Any
-) -> None:
+async def test_by_default_only_what_somebody_should_look_at(simulation: Any, autojump_clock: Any, caplog: Any) -> None:
     await eventful(simulation)
     assert {record.levelno for record in caplog.records if record.name == "remuda"} == {logging.WARNING}
 
@@ -209,3 +199,47 @@ async def test_events_for_structlog(
     died = [entry for entry in entries if entry["event"] == "worker.ended" and entry["level"] == "warning"]
     assert [(entry["pool"], entry["worker"], entry["exit_status"]) for entry in died] == [("tea", "0.1", -9)]
     assert caplog.records == []
+
+
+# ── Watchers ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Watcher:
+    """Sees the steps of the core, and now and then finds fault with one."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.steps: list[tuple[str, tuple[str, ...], str]] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def handled(self, pool: str, core: Any, event: Any, effects: Any, now: float) -> list[Event]:
+        self.steps.append((type(event).__name__, tuple(type(e).__name__ for e in effects), str(core.pool.state)))
+        return [InvariantBroken(pool, "a rule", "seen", 1, now)] if type(event).__name__ == "Replied" else []
+
+
+async def test_a_watcher_sees_every_step_and_what_it_says_is_told_to_all(
+    simulation: Any, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher, others = Watcher(), []
+    async with simulation(observers=[watcher, others.append]) as (pool, _):
+        assert await pool.call("echo", {"token": 1}) == 1
+    names = [name for name, _, _ in watcher.steps]
+    assert names[:2] == ["Open", "Initialized"] and {"Submit", "Replied", "Close", "Exited"} <= set(names)
+    assert all("SendCall" in effects for name, effects, _ in watcher.steps if name == "Submit")
+    assert watcher.steps[-1][2] == "closed"
+    said = [event for event in others if isinstance(event, InvariantBroken)]
+    assert said == [event for event in watcher.events if isinstance(event, InvariantBroken)]
+    assert [(event.name, event.count) for event in said] == [("a rule", 1)]
+    assert [record.levelname for record in caplog.records if "invariant.broken" in record.message] == ["ERROR"]
+
+
+async def test_a_watcher_that_breaks_down_harms_nobody(simulation: Any, autojump_clock: Any) -> None:
+    class Broken(Watcher):
+        def handled(self, *_: Any) -> list[Event]:
+            raise ZeroDivisionError
+
+    async with simulation(observers=[Broken()]) as (pool, _):
+        assert await pool.call("echo", {"token": 1}) == 1
+        assert pool.observer_errors >= 4

@@ -118,9 +118,7 @@ async def test_who_comes_first_is_served_first(simulation: Any, autojump_clock: 
         assert order(launcher) == line
 
 
-async def test_a_session_with_many_calls_does_not_starve_the_others(
-    simulation: Any, autojump_clock: Any
-) -> None:
+async def test_a_session_with_many_calls_does_not_starve_the_others(simulation: Any, autojump_clock: Any) -> None:
     async with simulation() as (pool, launcher):
         greedy: list[tuple[str | None, int]] = [("greedy", number) for number in range(8)]
         await run_in_line(pool, [*greedy, ("modest", 0), ("modest", 1)])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from remuda.runtime import dice
 from remuda.runtime.config import Restart
 from remuda.runtime.pool import open_pool
 from remuda.specs.behaviour import Behaviour, Die, Emit, FailBoot, Hang, HangUp, Hello, Say, Wait
@@ -110,9 +111,7 @@ async def test_it_crashes_once(simulation: Any, autojump_clock: Any) -> None:
 
 async def test_the_operating_system_refuses(autojump_clock: Any) -> None:
     async with SimLauncher.open(Behaviour(launch_error=errno.EAGAIN)) as launcher:
-        with pytest.raises(
-            PoolStartError, match="the operating system did not start it: .*temporarily unavailable"
-        ):
+        with pytest.raises(PoolStartError, match="the operating system did not start it: .*temporarily unavailable"):
             async with open_pool(adapter="x:Y", max_workers=1, restart=TIGHT, launcher=launcher):
                 raise AssertionError("it cannot have started")
         assert launcher.witness.launched == 0
@@ -122,9 +121,7 @@ async def test_one_of_several_cannot(autojump_clock: Any) -> None:
     """The pool is ready when `min_workers` are; one that says it cannot is enough to fail the start."""
 
     def cast(order: Any) -> Behaviour:
-        return (
-            Behaviour(boot=FAIL_BY_WORD["setup"]) if order.slot == 1 else Behaviour(boot=(Wait(1), Hello()))
-        )
+        return Behaviour(boot=FAIL_BY_WORD["setup"]) if order.slot == 1 else Behaviour(boot=(Wait(1), Hello()))
 
     async with SimLauncher.open(cast) as launcher:
         with pytest.raises(PoolStartError, match="no kettle"):
@@ -196,12 +193,14 @@ async def test_it_fails_and_heals(simulation: Any, autojump_clock: Any, bad: Beh
         assert await pool.call("echo", {"token": 4}) == 4
 
 
-async def test_the_pause_between_tries_grows(simulation: Any, autojump_clock: Any) -> None:
+async def test_the_pause_between_tries_grows(
+    simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weather = Weather(Behaviour(boot=(Die(7),)))
     restart = Restart(base=1.0, cap=8.0, burst=20, period=1000.0)
     starts: list[float] = []
     async with simulation(weather, restart=restart) as (pool, launcher):
-        pool._random.random = lambda: 1.0
+        monkeypatch.setattr(dice, "draw", lambda: 1.0)
         original = launcher.start
 
         async def start(order: Any) -> Any:
@@ -218,9 +217,7 @@ async def test_the_pause_between_tries_grows(simulation: Any, autojump_clock: An
         await pool.wait_for("ready")
 
 
-async def test_a_worker_that_served_is_replaced_without_asking_the_budget(
-    simulation: Any, autojump_clock: Any
-) -> None:
+async def test_a_worker_that_served_is_replaced_without_asking_the_budget(simulation: Any, autojump_clock: Any) -> None:
     async with simulation(restart=TIGHT) as (pool, launcher):
         for number in range(20):
             assert await pool.call("echo", {"token": number}) == number

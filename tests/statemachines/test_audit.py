@@ -106,13 +106,15 @@ PLANTED: list[tuple[Machine, list[tuple[FaultKind, str | None, str | None, str]]
         [(K.HIDDEN_CHOICE, "off", "flip", "flip from off: choice 2, to out, is never taken")],
     ),
     (  # … and so do guards that together leave nothing over, …
-        machine([
-            [T.FLIP, S.OFF, S.ON, "wet"],
-            [T.FLIP, S.OFF, None, None, "wet"],
-            [T.FLIP, S.OFF, S.OUT, "dry"],
-            FLIP_OFF,
-            *END,
-        ]),
+        machine(
+            [
+                [T.FLIP, S.OFF, S.ON, "wet"],
+                [T.FLIP, S.OFF, None, None, "wet"],
+                [T.FLIP, S.OFF, S.OUT, "dry"],
+                FLIP_OFF,
+                *END,
+            ]
+        ),
         [(K.HIDDEN_CHOICE, "off", "flip", "flip from off: choice 3, to out, is never taken")],
     ),
     (  # … and what only a hidden choice leads to is not reached.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remuda.statemachines.budget import Budget
 
 BURST, PERIOD = 5, 20.0

@@ -31,12 +31,14 @@ def declared(lifecycle: Lifecycle[Any, Any]) -> set[Edge]:
         for source, choices in event.transitions.items():
             for position, one in enumerate(choices):
                 guard = " and ".join(str(c.func) if c.target else f"not {c.func}" for c in one.conditions)
-                edges.add((
-                    str(machine.states[source].value),
-                    str(trigger),
-                    guard or ("otherwise" if position else ""),
-                    str(machine.states[one.dest or source].value),
-                ))
+                edges.add(
+                    (
+                        str(machine.states[source].value),
+                        str(trigger),
+                        guard or ("otherwise" if position else ""),
+                        str(machine.states[one.dest or source].value),
+                    )
+                )
     return edges
 
 

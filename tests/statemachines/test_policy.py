@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remuda.statemachines.errors import ConfigError
 from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry, full_jitter
 

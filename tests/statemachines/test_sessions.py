@@ -6,6 +6,7 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remuda.statemachines.sessions import Sessions
 
 TTL = 10.0

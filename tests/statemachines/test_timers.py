@@ -6,6 +6,7 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remuda.statemachines.timers import Alarm, Timers
 
 
