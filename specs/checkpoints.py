@@ -156,9 +156,7 @@ def cancel_everywhere(
     return tried
 
 
-def _run_once(
-    scenario: Callable[[Mark], Awaitable[object]], point: int, points: Points, patience: float
-) -> Mark:
+def _run_once(scenario: Callable[[Mark], Awaitable[object]], point: int, points: Points, patience: float) -> Mark:
     mark = Mark(point, points)
     try:
         with SteppedTrio(patience=patience, instruments=[mark]) as loop:
@@ -182,5 +180,5 @@ def _await_line(task: trio.lowlevel.Task) -> str:
 
 
 def _is_trios(frame: FrameType) -> bool:
-    module = frame.f_globals.get("__name__", "")
+    module = str(frame.f_globals.get("__name__", ""))
     return module == "trio" or module.startswith("trio.")

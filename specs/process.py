@@ -43,9 +43,7 @@ class Process:
         has_channel: whether it still holds its own ends of the channel.
     """
 
-    def __init__(
-        self, pid: int, behaviour: Behaviour, nursery: trio.Nursery, on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, pid: int, behaviour: Behaviour, nursery: trio.Nursery, on_end: Callable[[], None]) -> None:
         self.pid = pid
         self.to_worker = Pipe(behaviour.capacity)
         self.to_parent = Pipe(behaviour.capacity)
@@ -194,7 +192,8 @@ class Process:
             try:
                 taken = pipe.write(rest[: self._behaviour.chunk])
             except BrokenPipeError:
-                return await self.exit(1)
+                await self.exit(1)
+                return
             rest = rest[taken:]
             if not taken:
                 await pipe.drained.park()

@@ -88,9 +88,7 @@ class Program:
                 try:
                     await self._serve()
                 except ProtocolError as error:
-                    await self._process.write(
-                        self._process.errors, f"{type(error).__name__}: {error}\n".encode()
-                    )
+                    await self._process.write(self._process.errors, f"{type(error).__name__}: {error}\n".encode())
                     await self._process.exit(1)
 
     async def _serve(self) -> None:
@@ -125,12 +123,14 @@ class Program:
             command = self._commands.get(call.command)
             if command is None:
                 error = LookupError(f"no command {call.command!r}")
-                return await self._refuse(call, error, messages.FailureKind.UNKNOWN_COMMAND)
+                await self._refuse(call, error, messages.FailureKind.UNKNOWN_COMMAND)
+                return
             chosen = command.play
         try:
             steps = chosen(call) if callable(chosen) else chosen
         except TypeError as error:
-            return await self._refuse(call, error, messages.FailureKind.BAD_ARGUMENTS)
+            await self._refuse(call, error, messages.FailureKind.BAD_ARGUMENTS)
+            return
         await self._act(steps, turn=Turn(call))
 
     async def _refuse(self, call: messages.Call, error: Exception, kind: messages.FailureKind) -> None:

@@ -27,15 +27,15 @@ What a worker does is a `Behaviour`, and a test may interfere with a live one at
 from __future__ import annotations
 
 import os
-from signal import SIGKILL
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
+from signal import SIGKILL
 from typing import TypeAlias
 
 import trio
 
 from remuda.bridge import messages
+from remuda.bridge.last_words import LastWords
 from remuda.bridge.seam import Evidence, StartOrder
 from remuda.specs.behaviour import Behaviour
 from remuda.specs.pipe import Pipe
@@ -50,8 +50,6 @@ Casting: TypeAlias = Behaviour | Callable[[StartOrder], Behaviour]
 
 FIRST_PID = 1001
 READ_BYTES = 65536
-TAIL_LINES = 200
-TAIL_BYTES = 64 * 1024
 
 
 class SimLauncher:
@@ -86,7 +84,7 @@ class SimLauncher:
     @asynccontextmanager
     async def open(
         cls, behaviour: Casting | None = None, *, key: Callable[[messages.Call], Hashable] = by_id
-    ) -> AsyncIterator[SimLauncher]:
+    ) -> AsyncGenerator[SimLauncher]:
         """A launcher for the length of the block. An exception of the body arrives unwrapped."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -180,7 +178,7 @@ class SimWorker:
         self._inbound = self._process.to_parent
         self._outbound = self._process.to_worker
         self._errors = self._process.errors
-        self._lines = _Lines()
+        self._words = LastWords()
         self._waiting_for: set[Pipe] = set()
         self._reaped = False
         self._closed = False
@@ -231,8 +229,7 @@ class SimWorker:
         return self._process.status if self.behaviour.status_known else None
 
     def evidence(self) -> Evidence:
-        """What the worker has recorded on its page; readable after its death, until `close`."""
-        self._check_open()
+        """What the worker has recorded on its page; readable after its death."""
         return Evidence(started=self._process.started, finished=self._process.finished)
 
     async def stderr_readable(self) -> None:
@@ -241,15 +238,15 @@ class SimWorker:
 
     def read_stderr(self) -> list[str] | None:
         """The lines that were completed since the last time; None at the end of file."""
-        self._check_open()
-        self._drain_stderr()
-        return self._lines.take()
+        if not self._closed:
+            self._drain_stderr()
+        return self._words.take()
 
     def stderr_tail(self) -> tuple[str, ...]:
         """The last lines the worker wrote, an unfinished one included."""
         if not self._closed:
             self._drain_stderr()
-        return self._lines.tail()
+        return self._words.tail()
 
     def close(self) -> None:
         """Close all descriptors. A worker that still lives does not survive it."""
@@ -286,9 +283,9 @@ class SimWorker:
 
     def _drain_stderr(self) -> None:
         while data := self._errors.read(READ_BYTES):
-            self._lines.feed(data)
+            self._words.feed(data)
         if data == b"":
-            self._lines.end()
+            self._words.end()
 
     def _bury_the_dead(self) -> None:
         self._launcher.witness.died += 1
@@ -351,48 +348,3 @@ class SimWorker:
     def hang_up(self) -> None:
         """Close the worker's own ends of the channel, though it lives on."""
         self._process.hang_up()
-
-
-class _Lines:
-    """Lines out of bytes: those that nobody has taken yet, and a bounded tail of all."""
-
-    def __init__(self) -> None:
-        self._partial = b""
-        self._new: list[str] = []
-        self._last: deque[str] = deque(maxlen=TAIL_LINES)
-        self._at_end = False
-
-    def feed(self, data: bytes) -> None:
-        *complete, self._partial = (self._partial + data).split(b"\n")
-        self._add(complete)
-
-    def end(self) -> None:
-        if self._partial:
-            self._add([self._partial])
-        self._partial = b""
-        self._at_end = True
-
-    def _add(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            text = line.decode("utf-8", "replace")
-            self._new.append(text)
-            self._last.append(text)
-
-    def take(self) -> list[str] | None:
-        if self._at_end and not self._new:
-            return None
-        lines, self._new = self._new, []
-        return lines
-
-    def tail(self) -> tuple[str, ...]:
-        lines = [*self._last]
-        if self._partial:
-            lines.append(self._partial.decode("utf-8", "replace"))
-        kept: deque[str] = deque()
-        size = 0
-        for line in reversed(lines[-TAIL_LINES:]):
-            size += len(line) + 1
-            if size > TAIL_BYTES and kept:
-                break
-            kept.appendleft(line[-TAIL_BYTES:])
-        return tuple(kept)

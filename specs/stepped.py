@@ -132,9 +132,7 @@ class SteppedTrio:
             self._nursery.cancel_scope.cancel()
             self._pump(lambda: self._ended is not None, "the end of the run, with everything cancelled")
 
-    def _spawn(
-        self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None
-    ) -> None:
+    def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
         if self._ended is not None or self._nursery is None:
             raise RuntimeError("this run has ended")
         self._nursery.start_soon(async_fn, *args, name=name)
@@ -143,13 +141,16 @@ class SteppedTrio:
         async with trio.open_nursery() as keeper:
             # Outside of what `close` cancels, so that also a close that hangs is noticed.
             keeper.start_soon(self._let_time_pass)
-            async with trio.open_nursery() as self._nursery:
-                # Our own tasks must not be on the move any more when the first step begins: what an
-                # instrument counts there would begin differently every time.
-                await wait_all_tasks_blocked()
-                self._at_rest = True
-                await trio.sleep_forever()
+            await self._hold_tasks()
             keeper.cancel_scope.cancel()
+
+    async def _hold_tasks(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            # Our own tasks must not be on the move any more when the first step begins: what an
+            # instrument counts there would begin differently every time.
+            await wait_all_tasks_blocked()
+            self._at_rest = True
+            await trio.sleep_forever()
 
     async def _let_time_pass(self) -> None:
         while True:

@@ -116,9 +116,7 @@ class BreakerRules(RuleBasedStateMachine):
         hands=st.booleans(),
         start=st.sampled_from(["closed", "open", "half_open"]),
     )
-    def make(
-        self, failures: int, probes: int, open_for: int, half_open_for: int, hands: bool, start: str
-    ) -> None:
+    def make(self, failures: int, probes: int, open_for: int, half_open_for: int, hands: bool, start: str) -> None:
         self.hands = hands  # whether anybody forces it; without, it gets further by itself
         numbers = failures, probes, float(open_for), float(half_open_for)
         self.now = 0.0
