@@ -230,8 +230,7 @@ def page() -> str:
         "| what happens in the worker | what the caller gets | the worker is |",
         "|---|---|---|",
     ]
-    for row in ROWS:
-        lines.append(f"| {row.happens} | {_outcome(row)} | {row.worker} |")
+    lines += [f"| {row.happens} | {_outcome(row)} | {row.worker} |" for row in ROWS]
     lines += ["", "## Between calls", "", "| what happens | who notices | the worker is |", "|---|---|---|"]
     lines += [f"| {happens} | {who} | {worker} |" for happens, who, worker in BEFORE]
     lines += ["", "## At the start", "", "| what happens | what `open_pool` raises |", "|---|---|"]

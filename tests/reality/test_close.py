@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.pool import run_pool
 from remuda.statemachines.errors import OutcomeUnknown, PoolClosed

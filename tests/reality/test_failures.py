@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from remuda.runtime.config import Health, PoolConfig, Restart
 from remuda.runtime.events import WorkerEnded, WorkerWrote
 from remuda.runtime.pool import Pool, open_pool
@@ -17,6 +18,7 @@ from remuda.statemachines.worker import WorkerState
 
 from .table import FIFO, ROWS, Row, page
 from .world import HANG, HERE, load, read_fifo, world
+
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.happens.replace(" ", "-"))
 async def test_during_a_call(row: Row, fifo: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from remuda.runtime.events import CallEnded, PoolChanged, WorkerEnded
 from remuda.statemachines.errors import CallTimeout
 from remuda.statemachines.pool import PoolState

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.events import Event
 from remuda.runtime.pool import Pool, open_pool
@@ -111,8 +112,6 @@ async def load(pool: Pool, callers: int) -> AsyncIterator[Load]:
         yield self
         await self.more(10 * callers)  # and all is well afterwards
         self.stop()
-
-
 
 
 def gone(pids: list[int], seconds: float = HANG) -> bool:
