@@ -350,7 +350,14 @@ def _function(program_id: str, what: str, reference: str) -> Callable[..., objec
         raise ConfigError(f"the {what} of program {program_id!r} is {reference!r}; {allowed}")
     try:
         found: object = functions.resolve(reference)
-    except (ConfigError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        module = reference.partition(":")[0]
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; it is one that it imports itself which is not
+        raise ConfigError(
+            f"the {what} {reference!r} of program {program_id!r} was not found: {error}; {allowed}"
+        ) from error
+    except ConfigError as error:
         raise ConfigError(
             f"the {what} {reference!r} of program {program_id!r} was not found: {error}; {allowed}"
         ) from error

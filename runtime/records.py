@@ -319,11 +319,15 @@ def _differences(name: str, before: object, now: object) -> Iterator[str]:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file so that it is there as a whole or not at all, whatever happens meanwhile."""
     draft = path.with_name(f"{path.name}.draft")
-    with open(draft, "wb") as file:
-        file.write(data + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with open(draft, "wb") as file:
+            file.write(data + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk: nothing is left that would never be used
+        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)  # the name, too, before the first entry

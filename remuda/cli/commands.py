@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from remuda.cli import find_users_code
 from remuda.runtime.cgroup import cpus
 from remuda.statemachines.errors import ConfigError
 
@@ -64,6 +65,7 @@ def run(
 
     if (signature is None) == (program is None):
         raise ConfigError("give either --signature or --program")
+    find_users_code()
     arguments: dict[str, Any] = {"load": None if load is None else str(load.absolute())}
     if program is not None:
         if kind is not None or instructions is not None:
@@ -109,6 +111,7 @@ def doctor(
     """Look whether this machine has what a pool needs."""
     from remuda.cli.doctor import examine
 
+    find_users_code()
     failed = False
     for finding in examine(adapter, timeout):
         failed |= finding.verdict == "fail"
@@ -129,3 +132,19 @@ def diagram(
     from remuda.cli.diagram import diagram as draw
 
     typer.echo(draw(lifecycle, format))
+
+
+@app.command()
+def fuzz(
+    rules: Annotated[
+        str | None, typer.Argument(help="'module:Class', a subclass of remuda.specs.PoolRules; default: remuda's own.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="Which runs: the same number gives the same ones.")] = 0,
+    real: Annotated[bool, typer.Option(help="On real processes instead of simulated ones.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+) -> None:
+    """Attack a pool with everything that can happen to one, until the time is over or something breaks."""
+    from remuda.cli.fuzz import fuzz as run_fuzz
+
+    raise typer.Exit(run_fuzz(rules, minutes, seed, real=real, quiet=quiet))

@@ -96,7 +96,7 @@ def demo(
 
     Returns:
         0 if every question has exactly one answer, there was a kill for every 25 of them, and no
-        process is left; else 1; 128 + the signal's number if SIGINT or SIGTERM has ended it.
+        process is left; else 1; 128 + the signal's number if a signal has ended it.
 
     Raises:
         ConfigError: there are not so many questions.
@@ -243,7 +243,7 @@ def _count(output: Path, asked: list[Question]) -> tuple[Counter[int], int]:
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # no such process, or the number is somebody else's by now
         return False
     return True
 

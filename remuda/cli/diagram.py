@@ -30,6 +30,7 @@ from typing import Any, TypeAlias, cast
 
 from transitions import Machine
 
+from remuda.cli import find_users_code
 from remuda.statemachines.draw import mermaid, table
 from remuda.statemachines.errors import ConfigError
 from remuda.statemachines.lifecycle import Lifecycle
@@ -64,8 +65,7 @@ def load(name: str) -> AnyLifecycle:
     module_name, _, attribute = OURS.get(name, name).partition(":")
     if not (module_name and attribute):
         raise ConfigError(f"there is no lifecycle {name!r}; ours are {', '.join(OURS)}, yours are named 'module:NAME'")
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    find_users_code()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

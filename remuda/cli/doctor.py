@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import platform
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import trio
 
+from remuda.cli.output import explain
 from remuda.runtime.cgroup import cpus, memory_limit
+from remuda.runtime.config import PoolConfig
 from remuda.runtime.pool import open_pool
 from remuda.statemachines.errors import RemudaError
 
@@ -45,7 +49,12 @@ def examine(adapter: str | None = None, timeout: float = 60.0) -> Iterator[Findi
     Args:
         adapter: the adapter to try in a worker; None: "dspy" if that is installed.
         timeout: seconds that a worker gets to come up.
+
+    Raises:
+        ConfigError: such a timeout is not allowed.
     """
+    PoolConfig(init_timeout=timeout)  # what is wrong with it is not wrong with this machine
+    logging.getLogger("remuda").addHandler(logging.NullHandler())  # a worker that dies here is a finding
     for look in _LOOKS:
         yield look()
     yield from _extras()
@@ -123,7 +132,8 @@ async def _plain_worker(timeout: float) -> list[Finding]:
                 await pool.run_sync(abs, -1)
                 times.append(trio.current_time() - before)
     except (RemudaError, OSError) as error:
-        return [Finding("fail", "a worker", _first_line(error), _words(error))]
+        by_hand = f"{sys.executable} -c 'import remuda.bridge.child'"
+        return [Finding("fail", "a worker", _what_happened(error), _what_to_do(error, by_hand))]
     return [
         Finding("ok", "a worker", f"up after {started * 1000:.0f} ms"),
         Finding("ok", "round trip", f"{sorted(times)[50] * 1e6:.0f} µs (median of 100)"),
@@ -137,20 +147,28 @@ async def _adapter(adapter: str, timeout: float) -> list[Finding]:
             found = f"up after {trio.current_time() - start:.2f} s"
             snapshot = pool.snapshot()
     except (RemudaError, OSError) as error:
-        return [Finding("fail", f"adapter {adapter}", _first_line(error), _words(error))]
+        return [Finding("fail", f"adapter {adapter}", _what_happened(error), _what_to_do(error, _by_hand(adapter)))]
     return [Finding("ok", f"adapter {adapter}", f"{found}, worker {snapshot.workers[0].state}")]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _what_happened(error: RemudaError | OSError) -> str:
+    """Why no worker came up, on one line."""
+    return explain(error).partition("\n")[0].removeprefix("the workers do not start: ")
 
 
-def _words(error: Exception) -> str:
-    """What the worker said last, if it said anything, else what to do."""
-    notes = [line for note in getattr(error, "__notes__", ()) for line in note.splitlines()]
+def _what_to_do(error: RemudaError | OSError, by_hand: str) -> str:
+    """What the worker said last, if it said anything, else how to find out."""
     death = getattr(error, "last_death", None)
+    if death is not None and "init_timeout" in death.cause:
+        return "give it longer with --timeout, or see what it waits for: " + by_hand
+    notes = [line for note in getattr(error, "__notes__", ()) for line in note.splitlines()]
     tail = [*notes, *(death.stderr_tail if death is not None else ())]
     said = [line.strip() for line in tail if line.strip()]
-    if said:
+    if said and said[-1] not in _what_happened(error):
         return f"the worker's last words: {said[-1]}"
-    return "run it by hand: python -c 'import …', with the adapter's module"
+    return f"see all of it by hand: {by_hand}"
+
+
+def _by_hand(adapter: str) -> str:
+    module = "remuda.bridge.dspy_adapter" if adapter == "dspy" else adapter.partition(":")[0]
+    return f"python -c 'import {module}'"

@@ -70,7 +70,7 @@ def test_what_is_right() -> None:
 
 def test_a_limit_takes_the_first() -> None:
     assert questions(0) == []
-    assert questions(7) == ALL[:7]
+    assert questions(7) == questions()[:7]  # not `ALL`: importing DSPy meanwhile replaces `inspect.getfile`
     assert questions(len(ALL) + 1) == ALL
     assert len({question.id.split(".", 1)[0] for question in questions(40)}) > 10  # of many modules
 

@@ -5,12 +5,14 @@ Nothing is guessed: what cannot be understood is said with its place, and nothin
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from remuda.runtime.records import Entry, open_run
 from remuda.statemachines.errors import ConfigError
@@ -122,11 +124,12 @@ async def test_an_input_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def done(tmp_path: Path) -> Path:
+def done(tmp_path: Path) -> Path:
     """A folder in which a run has ended: `in`, `out` and its manifest."""
+    # With a loop of its own: the tests that look at what it left have none, and could not use a fixture of trio's.
     (tmp_path / "in").write_bytes(b'{"n": 1}\n\n{"n": 3}\n{"n": 4}\n')
     with open_run(tmp_path / "in", tmp_path / "out", SETTINGS) as one:
-        await one.process(echo, concurrency=1)
+        trio.run(lambda: one.process(echo, concurrency=1))
     return tmp_path
 
 
@@ -221,6 +224,22 @@ def test_input_and_output_are_the_same(done: Path) -> None:
     assert "same file" in refusal(done, output="link")
     os.link(done / "in", done / "hard")
     assert "same file" in refusal(done, output="hard")
+
+
+def test_no_room_for_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left but an empty output, with which any run can begin."""
+    (tmp_path / "in").write_bytes(b"{}\n")
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        with open_run(tmp_path / "in", tmp_path / "out", SETTINGS):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    with open_run(tmp_path / "in", tmp_path / "out", {"another": "run"}) as one:
+        assert one.records == 1
 
 
 def test_an_output_that_is_no_regular_file(done: Path) -> None:
