@@ -1,0 +1,36 @@
+"""What holds for every test: it leaves nothing behind (`leaks.py` says what that means)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .leaks import MARK, Before
+
+
+@pytest.fixture(scope="session")
+def _temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("TMPDIR")
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(_temporary: Path) -> Iterator[None]:
+    """Fail the test if a process, a descriptor, a thread or a temporary file is left when it ends."""
+    mark = uuid.uuid4().hex
+    before = os.environ.get(MARK), os.environ.get("TMPDIR"), tempfile.tempdir
+    os.environ[MARK], os.environ["TMPDIR"], tempfile.tempdir = mark, str(_temporary), str(_temporary)
+    there = Before(mark, _temporary)
+    yield
+    for name, value in zip((MARK, "TMPDIR"), before, strict=False):
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    tempfile.tempdir = before[2]
+    left = there.left()
+    assert not left, f"left behind: {'; '.join(left)}"
