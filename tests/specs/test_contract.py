@@ -6,9 +6,11 @@ The adapter of the real ones has the commands of the simulated ones that are nee
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,11 +21,11 @@ import trio.testing
 
 from remuda.bridge import messages
 from remuda.bridge.frames import pack
-from remuda.bridge.seam import Evidence, Launcher, StartOrder
+from remuda.bridge.seam import Evidence, Launcher, StartOrder, WorkerProcess
 from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
 from remuda.specs.behaviour import Begin, Behaviour, Command, Finish, Fork, Hang, Reply, Say
-from remuda.specs.simulated import SimLauncher
-from tests.bridge.talk import Talk, started
+from remuda.specs.simulated import SimLauncher, SimWorker
+from tests.bridge.talk import HANG, Talk, started
 
 FOLDER = str(Path(__file__).parent / "contract")
 
@@ -41,6 +43,9 @@ PLAYED = Behaviour(
 async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
     if request.param == "spawned":
         yield SpawnLauncher()
+        for thread in threading.enumerate():
+            if thread.name.startswith("remuda-reaper"):
+                thread.join(HANG)  # what was closed alive is reaped by a thread
     else:
         async with SimLauncher.open(PLAYED) as launcher:
             yield launcher
@@ -416,7 +421,15 @@ async def test_start_can_be_cancelled(launcher: Launcher) -> None:
     assert scope.cancelled_caught
 
 
-def test_both_are_what_the_seam_asks_for() -> None:
-    """For the type checker: this file is checked, and these two lines are what it is checked for."""
-    launchers: list[type[Launcher]] = [SpawnLauncher, SimLauncher]
-    assert len(launchers) == 2
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [(Launcher, SpawnLauncher), (Launcher, SimLauncher), (WorkerProcess, SpawnedWorker), (WorkerProcess, SimWorker)],
+)
+def test_both_have_what_the_seam_asks_for(asked: type, given: type) -> None:
+    """Each method, with the same arguments, to be awaited or not."""
+    methods = [name for name, member in vars(asked).items() if callable(member) and not name.startswith("_")]
+    assert methods
+    for name in methods:
+        theirs, ours = getattr(asked, name), getattr(given, name)
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
+        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs), name
