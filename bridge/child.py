@@ -99,7 +99,11 @@ class Worker:
         if not self._boot(boot):
             return 1
         while True:
-            message = self._channel.receive()
+            try:
+                message = self._channel.receive()
+            except messages.UnreadableCall as error:
+                self._refuse(error.number, error, FailureKind.UNREADABLE)
+                continue
             kind = type(message)
             if kind is messages.Call:
                 self._serve(message)  # type: ignore[arg-type]
@@ -223,7 +227,8 @@ def _judge(error: BaseException) -> tuple[BaseException, FailureKind]:
 def main(read_fd: int, write_fd: int, lifeline_fd: int, page_fd: int) -> int:
     """Be a worker on these descriptors; returns the exit status."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # inherited: from whoever started us, and its threads
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for signum in (signal.SIGTERM, signal.SIGCHLD):  # the latter, ignored, would hide how children end
+        signal.signal(signum, signal.SIG_DFL)
     for fd in (lifeline_fd, page_fd):
         os.set_inheritable(fd, False)
     lifeline.hold(lifeline_fd)

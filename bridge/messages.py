@@ -12,6 +12,10 @@
 One question is answered by one answer, in order. There is no message for "stop what you are doing":
 a worker that has to stop is killed. Bodies are MessagePack, with arrays for messages and a small
 integer to tell them apart; unknown tags, missing fields and wrong types are refused by the decoder.
+
+What one end can write the other cannot always read: a value that is nested almost too deeply for the
+one is too deep for the other, whose stack is fuller; the key of a dict may become a dict itself. Such
+a message is whole, and so is its sender. The call that it is about fails, and nothing else.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ __all__ = [
     "Shutdown",
     "ToParent",
     "ToWorker",
+    "UnreadableCall",
     "decode_to_parent",
     "decode_to_worker",
     "encode",
@@ -63,6 +68,8 @@ class FailureKind(StrEnum):
     """It ran, but its result cannot be sent."""
     TOO_LARGE = "too_large"
     """It ran, but its result exceeds the largest frame."""
+    UNREADABLE = "unreadable"
+    """Its arguments arrived, but cannot be read there; it was not begun."""
 
 
 class RemoteFailure(msgspec.Struct, frozen=True, array_like=True):
@@ -191,21 +198,77 @@ def encode(message: object) -> bytes:
         raise SerializationError(str(error) or type(error).__name__) from error
 
 
+class UnreadableCall(ProtocolError):
+    """A call that arrived whole, though it cannot be read: it can be answered.
+
+    Attributes:
+        number: of the call.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def decode_to_parent(body: bytes) -> ToParent:
-    """What a worker said; raises ProtocolError when it is none of the messages."""
+    """What a worker said; raises ProtocolError when it is none of the messages.
+
+    A result whose value cannot be read here is a `Failure` of that call.
+    """
     try:
         return _to_parent.decode(body)
     except Exception as error:
-        raise ProtocolError(f"it sent what cannot be read: {_why(error)}") from None
+        why, number = _why(error), _number(body, Result)
+        if number is not None and _is_whole(body):
+            return Failure(number, RemoteFailure("SerializationError", why), FailureKind.UNSERIALIZABLE)
+        raise ProtocolError(f"it sent what cannot be read: {why}") from None
 
 
 def decode_to_worker(body: bytes) -> ToWorker:
-    """What the application said; raises ProtocolError when it is none of the messages."""
+    """What the application said.
+
+    Raises:
+        UnreadableCall: it is a call, and what cannot be read are its arguments.
+        ProtocolError: it is none of the messages.
+    """
     try:
         return _to_worker.decode(body)
     except Exception as error:
-        raise ProtocolError(f"the application sent what cannot be read: {_why(error)}") from None
+        why, number = _why(error), _number(body, Call)
+        if number is not None:
+            raise UnreadableCall(why, number) from None
+        raise ProtocolError(f"the application sent what cannot be read: {why}") from None
 
 
 def _why(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+_NUMBER_SIZES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
+"""Bytes of a number, by the first of them; all others are numbers themselves."""
+
+
+def _number(body: bytes, kind: type[msgspec.Struct]) -> int | None:
+    """The number of the call that a message of this kind is about, whatever comes behind it.
+
+    It stands in front: the length of the array, the tag, the number.
+    """
+    front = bytes((0x91 + len(kind.__struct_fields__), kind.__struct_config__.tag))  # type: ignore[arg-type]  # an int
+    if not body.startswith(front):
+        return None
+    size = _NUMBER_SIZES.get(int.from_bytes(body[2:3]), 1)
+    try:
+        return msgspec.msgpack.decode(body[2 : 2 + size], type=int)
+    except msgspec.DecodeError:
+        return None
+
+
+def _is_whole(body: bytes) -> bool:
+    """Whether it is well-formed, as far as can be seen without building anything."""
+    try:
+        msgspec.msgpack.decode(body, type=msgspec.Raw)
+    except RecursionError:
+        pass
+    except msgspec.DecodeError:
+        return False
+    return True

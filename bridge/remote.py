@@ -28,6 +28,7 @@ MAX_TEXT = 16 * 1024
 MAX_NAME = 500  # characters
 MAX_ARGS = 16
 MAX_ARG = 4 * 1024  # bytes of an argument that is carried as it is
+MAX_DEPTH = 50  # levels of one that is; the application's stack may be fuller than ours, where it is read
 
 _NOT_REBUILT = {
     Exception,  # says nothing
@@ -112,13 +113,24 @@ def _carried(arg: object) -> Any:
     try:
         body = encode(arg)
         if len(body) <= MAX_ARG:
-            return msgspec.msgpack.decode(body)  # a copy, which nobody can change or refuse to show
+            copy = msgspec.msgpack.decode(body)  # which nobody can change or refuse to show
+            if _is_flat(copy):
+                return copy
     except (SerializationError, msgspec.DecodeError, RecursionError):
         pass
     try:
         return _clean(repr(arg))[:MAX_ARG]
     except BaseException:
         return f"<{_type_name(type(arg))}>"
+
+
+def _is_flat(value: object, levels: int = MAX_DEPTH) -> bool:
+    """Whether it has at most so many levels."""
+    if type(value) is dict:
+        return levels > 0 and all(_is_flat(key, levels - 1) and _is_flat(value[key], levels - 1) for key in value)
+    if type(value) in (list, tuple):
+        return levels > 0 and all(_is_flat(each, levels - 1) for each in value)  # type: ignore[attr-defined]
+    return True
 
 
 def _notes(error: BaseException) -> list[str]:

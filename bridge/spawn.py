@@ -14,6 +14,9 @@ runs, so that whatever a library prints while it is imported goes to stderr and 
 Each worker leads a session and a process group of its own: a signal reaches what it has started, and
 Ctrl-C in a terminal does not reach it.
 
+Only the application itself holds its ends. What it forks closes them, so that nobody else keeps the
+lifeline alive; and none of them is ever 0, 1 or 2, even if the application has closed its own.
+
 The order at the end is fixed: the process has ended but is not reaped, so that its number is still
 its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
 long as it is not reaped.
@@ -21,12 +24,15 @@ long as it is not reaped.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
 import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+import weakref
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -39,6 +45,7 @@ from remuda.bridge.seam import Evidence, StartOrder
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
 _READ = 1 << 16
+_HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
 
 _waiting_threads = trio.CapacityLimiter(math.inf)
 """Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
@@ -69,34 +76,36 @@ class SpawnLauncher:
         Raises:
             OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
         """
-        # Not abandoned on cancellation: either there is no process, or somebody has it.
-        return await trio.to_thread.run_sync(_spawn, order, limiter=self._threads, abandon_on_cancel=False)
+        try:
+            # Not abandoned on cancellation: either there is no process, or somebody has it.
+            return await trio.to_thread.run_sync(_spawn, order, limiter=self._threads, abandon_on_cancel=False)
+        except RuntimeError as error:  # Python's own way to say that no thread is to be had
+            raise OSError(errno.EAGAIN, str(error)) from error
 
 
 def _spawn(order: StartOrder) -> SpawnedWorker:
+    _unreaped[:] = [process for process in _unreaped if process.poll() is None]
     with ExitStack() as theirs, ExitStack() as ours:
 
-        def keep(fd: int) -> int:
-            ours.callback(os.close, fd)
+        def hold(stack: ExitStack, fd: int) -> int:
+            fd = _above_stderr(fd)
+            stack.callback(os.close, fd)
             return fd
 
-        def give(fd: int) -> int:
-            theirs.callback(os.close, fd)
-            return fd
-
-        def pipe_to_worker() -> tuple[int, int]:
+        def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
             read_fd, write_fd = os.pipe()
-            return give(read_fd), keep(write_fd)
+            try:
+                read_fd = hold(reader, read_fd)
+            except OSError:
+                os.close(write_fd)
+                raise
+            return read_fd, hold(writer, write_fd)
 
-        def pipe_from_worker() -> tuple[int, int]:
-            read_fd, write_fd = os.pipe()
-            return keep(read_fd), give(write_fd)
-
-        their_read, our_write = pipe_to_worker()
-        our_read, their_write = pipe_from_worker()
-        their_lifeline, our_lifeline = pipe_to_worker()
-        our_stderr, their_stderr = pipe_from_worker()
-        page_fd = give(page.create())
+        their_read, our_write = pipe(theirs, ours)
+        our_read, their_write = pipe(ours, theirs)
+        their_lifeline, our_lifeline = pipe(theirs, ours)
+        our_stderr, their_stderr = pipe(ours, theirs)
+        page_fd = hold(theirs, page.create())
         evidence = page.Page(page_fd)
         ours.callback(evidence.close)
         handed = (their_read, their_write, their_lifeline, page_fd)
@@ -114,6 +123,16 @@ def _spawn(order: StartOrder) -> SpawnedWorker:
         worker = SpawnedWorker(process, our_read, our_write, our_lifeline, our_stderr, evidence)
         ours.pop_all()  # they are the worker's now, which closes them
         return worker
+
+
+def _above_stderr(fd: int) -> int:
+    """The descriptor, or the same with a number that cannot be taken for stdin, stdout or stderr."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 def _interpreter_flags() -> list[str]:
@@ -149,6 +168,7 @@ class SpawnedWorker:
         self._reaped = False
         self._closed = False
         self._pidfd = _open_pidfd(process.pid)
+        _open.add(self)
 
     def __repr__(self) -> str:
         return f"<SpawnedWorker pid {self._pid}>"
@@ -246,22 +266,22 @@ class SpawnedWorker:
     def read_stderr(self) -> list[str] | None:
         """The lines that were completed since the last time; None at the end of file.
 
-        At most 64 KiB are read at a time: a worker that never stops writing shall not keep the
+        At most 4 KiB are read at a time: a worker that never stops writing shall not keep the
         application from anything else.
         """
         if not self._closed:
-            self._hear()
+            self._hear(_HEAR)
         return self._words.take()
 
     def stderr_tail(self) -> tuple[str, ...]:
         """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
         if not self._closed:
-            self._hear()
+            self._hear(_READ)  # as much as a pipe holds
         return self._words.tail()
 
-    def _hear(self) -> bool:
+    def _hear(self, most: int) -> bool:
         try:
-            data = os.read(self._stderr_fd, _READ)
+            data = os.read(self._stderr_fd, most)
         except BlockingIOError:
             return False
         if data:
@@ -281,18 +301,29 @@ class SpawnedWorker:
             return
         self._evidence = self.evidence()
         self._closed = True
+        _open.discard(self)
         if not self._reaped:
             self.signal(signal.SIGKILL)
             self._reaped = True  # from here on it is the thread's
             _reap_later(self._process)
-        fds = [self._read_fd, self._write_fd, self._stderr_fd]
-        if self._pidfd is not None:
-            fds.append(self._pidfd)
-        for fd in fds:
+        for fd in self._waited_for():
             trio.lowlevel.notify_closing(fd)
-        for fd in (*fds, self._lifeline_fd):
+        for fd in (*self._waited_for(), self._lifeline_fd):
             os.close(fd)
         self._page.close()
+
+    def forget(self) -> None:
+        """In a process that was forked from the application: let go of what is not its own."""
+        self._closed = self._reaped = True
+        self._process.returncode = 0  # it is no child of this process
+        for fd in (*self._waited_for(), self._lifeline_fd):
+            with suppress(OSError):  # it may have been closed there before
+                os.close(fd)
+
+    def _waited_for(self) -> list[int]:
+        """The descriptors that a task may wait for."""
+        fds = [self._read_fd, self._write_fd, self._stderr_fd]
+        return fds if self._pidfd is None else [*fds, self._pidfd]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -303,7 +334,7 @@ def _open_pidfd(pid: int) -> int | None:
     """A descriptor that becomes readable when the process ends, where there is such a thing."""
     if sys.platform == "linux":
         try:
-            return os.pidfd_open(pid)
+            return _above_stderr(os.pidfd_open(pid))
         except OSError:
             pass  # an old kernel, or no descriptors left: a thread has to wait
     return None
@@ -319,4 +350,23 @@ def _wait_unreaped(pid: int) -> None:
 def _reap_later(process: subprocess.Popen[bytes]) -> None:
     import threading
 
-    threading.Thread(target=process.wait, name=f"remuda-reaper-{process.pid}", daemon=True).start()
+    thread = threading.Thread(target=process.wait, name=f"remuda-reaper-{process.pid}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread is to be had; the next start looks after it
+        _unreaped.append(process)
+
+
+def _forked() -> None:
+    for worker in list(_open):
+        worker.forget()
+    _open.clear()
+
+
+_open: weakref.WeakSet[SpawnedWorker] = weakref.WeakSet()
+"""Workers whose descriptors this process holds."""
+
+_unreaped: list[subprocess.Popen[bytes]] = []
+"""Workers that were killed, and that nobody waits for."""
+
+os.register_at_fork(after_in_child=_forked)

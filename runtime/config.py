@@ -93,10 +93,10 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not isinstance(self.settings, dict) or not all(isinstance(key, str) for key in self.settings):
             raise _wrong("settings", self.settings, "a dict with text keys")
         if not isinstance(self.env, dict) or not all(
-            isinstance(key, str) and key and "=" not in key and isinstance(value, str) and "\0" not in key + value
+            _is_text(key) and "=" not in key and isinstance(value, str) and _is_for_the_system(key + value)
             for key, value in self.env.items()
         ):
-            raise _wrong("env", self.env, "a dict of texts, without '=' in a name or NUL anywhere")
+            raise _wrong("env", self.env, "a dict of texts that the system can encode, without '=' in a name or NUL")
         check_int(own, "max_workers", self.max_workers, 1)
         check_int(own, "min_workers", self.min_workers, 1, self.max_workers)
         check_int(own, "overflow", self.overflow, 0)
@@ -245,6 +245,14 @@ def _parsed(variable: str, text: str, current: object) -> object:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_for_the_system(text: str) -> bool:
+    """Whether the operating system can be given this text."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _wrong(name: str, value: object, allowed: str) -> ConfigError:

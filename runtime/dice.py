@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["draw", "register"]
+__all__ = ["draw", "register", "seed"]
 
 _random = random.Random()
 
 draw = _random.random
 """A number from 0 up to, and not including, 1."""
+
+seed = _random.seed
+"""Begin again, as everybody does who gives the same number."""
 
 
 def register() -> None:

@@ -38,6 +38,9 @@ __all__ = ["Link"]
 _HUNG_UP = "it closed its channel"
 """What is seen of most deaths first: the end of the channel comes before the exit status."""
 
+_LAST_WORDS = 16
+"""Reads of stderr after the end: as many as empty a pipe, and no more, for a grandchild may go on writing."""
+
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
 
@@ -79,15 +82,15 @@ class Link:
     async def supervise(self) -> None:
         """Start the worker, bring it up, wait for its end, and tell the core of each."""
         process = await self._start()
-        if process is None:
-            return
         try:
-            with self._scope:
-                await self._live(process)
+            if process is not None:
+                with self._scope:
+                    await self._live(process)
         finally:
-            # Normally it is reaped by now. If the pool itself is being torn down, it has to go too.
-            process.signal(signal.SIGKILL)
-            process.close()
+            if process is not None:
+                # Normally it is reaped by now. If the pool itself is being torn down, it has to go too.
+                process.signal(signal.SIGKILL)
+                process.close()
             self._pool.forget(self)
 
     async def _start(self) -> WorkerProcess | None:
@@ -123,7 +126,10 @@ class Link:
             status = await process.wait()
             nursery.cancel_scope.cancel()
         self._read_the_rest(process)
-        self._note_stderr(process)
+        for _ in range(_LAST_WORDS):
+            if not self._note_stderr(process):
+                break
+            await trio.lowlevel.checkpoint()
         self._exited(status, _how_it_ended(status), process.stderr_tail())
 
     async def _bring_up(self, process: WorkerProcess) -> None:
@@ -319,6 +325,13 @@ class Link:
         else:
             self.read()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the worker may have something to say that it could not, for want of our attention."""
+        if self.over:
+            return False
+        return self.worker.state is WorkerState.INITIALIZING or bool(self._outbox) or bool(self._decoder.pending)
+
     def read(self) -> bool:
         """Take what has arrived, without waiting; False if nothing had."""
         process, some = self.process, False
@@ -408,8 +421,8 @@ class Link:
         self._pool.feed(ev.ChannelFailed(self.worker, cause, violation))
 
     def wake(self) -> None:
-        """Let whoever waits on the channel look again."""
-        if self.process is not None:
+        """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""
+        if self._waited_for and self.process is not None:
             self.process.wake()
 
 

@@ -12,6 +12,8 @@ should look at (a worker died, the pool is impaired), error for a pool that has 
 from __future__ import annotations
 
 import logging
+import traceback
+from contextlib import suppress
 from typing import Any
 
 from remuda.runtime.events import (
@@ -57,20 +59,33 @@ def log_event(event: Event) -> None:
             pass
 
 
-def log_observer_error(pool: str, observer: Observer, event: object, error: Exception) -> None:
-    """Say once that an observer raises; the pool counts the rest."""
+def log_observer_error(pool: str, observer: Observer | None, event: object, error: BaseException) -> None:
+    """Say once that an observer raises; the pool counts the rest. Never raises.
+
+    Args:
+        pool: its name.
+        observer: which one; None for whoever asked the pool for something that cannot be.
+        event: what it was told, or has asked for.
+        error: what came of it. Of a log that fails it is said on stderr, as `logging` itself does.
+    """
     facts: dict[str, Any] = {"observer": repr(observer), "of": type(event).__name__, "exc_info": error}
-    _log(logging.ERROR, "observer.failed", pool, facts)
+    try:
+        _log(logging.ERROR, "observer.failed", pool, facts)
+    except Exception:
+        with suppress(Exception):
+            traceback.print_exception(error)
 
 
 def _log(level: int, name: str, pool: str, facts: dict[str, Any]) -> None:
     import structlog
 
     if structlog.is_configured():
-        structlog.get_logger("remuda").log(level, name, pool=pool, **facts)
+        logger = structlog.get_logger("remuda")
+        # Not its `log`: that is something else in some of structlog's wrappers.
+        getattr(logger, logging.getLevelName(level).lower())(name, pool=pool, **facts)
         return
-    logger = logging.getLogger("remuda")
-    if logger.isEnabledFor(level):
+    plain = logging.getLogger("remuda")
+    if plain.isEnabledFor(level):
         error = facts.pop("exc_info", None)
         text = " ".join(f"{key}={value!r}" for key, value in {"pool": pool, **facts}.items())
-        logger.log(level, "%s %s", name, text, exc_info=error)
+        plain.log(level, "%s %s", name, text, exc_info=error)

@@ -73,6 +73,11 @@ def _from_worker(ticket: Ticket, failure: Failure) -> RemudaError:
     kind = failure.kind
     if kind is FailureKind.UNKNOWN_COMMAND:
         return UnknownCommand(failure.error.message)
+    if kind is FailureKind.UNREADABLE:
+        return SerializationError(
+            f"the arguments of {ticket.command!r} cannot be read in the worker: {failure.error.message}. "
+            "Pass plain data: numbers, text, bytes, lists, dicts; and not nested by the hundreds"
+        )
     if kind is FailureKind.UNSERIALIZABLE:
         return SerializationError(
             f"the result of {ticket.command!r} cannot be sent back: {failure.error.message}. "

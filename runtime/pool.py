@@ -40,7 +40,9 @@ from remuda.statemachines.core import Core
 from remuda.statemachines.errors import (
     ConfigError,
     FrameTooLarge,
+    IllegalTransition,
     InvalidLease,
+    PoolClosed,
     PoolStartError,
     SerializationError,
     UnknownCommand,
@@ -186,6 +188,7 @@ class Pool:
         return Session(self, name)
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def checkout(
         self, *, timeout: float | None = None, session: str | None = None
     ) -> AsyncGenerator[Lease, None]:
@@ -226,10 +229,8 @@ class Pool:
         for worker in core.crew.workers():
             link = self._links.get(worker)
             call = worker.call
-            process = None if link is None else link.process
-            assigned = call is not None and call.state is CallState.ASSIGNED
-            if call is not None and assigned and process is not None and process.evidence().started == call.id:
-                self.feed(ev.Began(call))
+            if link is not None:
+                self._note_begun(link)
             workers.append(
                 WorkerSnapshot(
                     slot=worker.slot.index,
@@ -263,9 +264,15 @@ class Pool:
         return self._core.pool.state
 
     async def wait_for(self, *states: PoolState) -> PoolState:
-        """Wait until the pool is in one of `states`; returns which."""
+        """Wait until the pool is in one of `states`; returns which.
+
+        Raises:
+            PoolClosed: it is closed, and `states` does not have that.
+        """
         await trio.lowlevel.checkpoint()
         while self._core.pool.state not in states:
+            if self._closed.is_set():
+                raise PoolClosed(f"{self.label} is closed and will not be {', '.join(states)} any more; open a new one")
             await self._changed.wait()
         return self._core.pool.state
 
@@ -371,14 +378,15 @@ class Pool:
         await self._wait(ticket)
         return value_of(self, ticket)
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self, ticket: Ticket) -> None:
         """Submit the call and stay until it has its answer, or its caller is cancelled."""
         call = ticket.call
         if call.deadline == -math.inf:
             await trio.lowlevel.checkpoint()  # its caller is cancelled already
-        self.feed(ev.Submit(call))
         waited = False
         try:
+            self.feed(ev.Submit(call))
             while ticket.answer is None:
                 waited = True
                 if ticket.link is not None and not ticket.link.over:
@@ -389,6 +397,8 @@ class Pool:
             if ticket.answer is None and ticket.link is not None:
                 ticket.link.read()  # the answer may be there already: then its worker need not die
             if ticket.answer is None:
+                if ticket.link is not None:
+                    self._note_begun(ticket.link)
                 self.feed(ev.GiveUp(call))
             raise
         if not waited or ticket.answer.verdict is fx.Verdict.TIMED_OUT:
@@ -405,6 +415,14 @@ class Pool:
         ticket.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(leave)
 
+    def _note_begun(self, link: Link) -> None:
+        """Tell the core if the call of this worker has begun: nobody says so at that moment; its page does."""
+        call, process = link.worker.call, link.process
+        if call is None or process is None or call.state is not CallState.ASSIGNED:
+            return
+        if process.evidence().started == call.id:
+            self.feed(ev.Began(call))
+
     # ── The core and its effects ────────────────────────────────────────────────────────────────
 
     @trio.lowlevel.enable_ki_protection
@@ -418,7 +436,14 @@ class Pool:
         try:
             while self._inbox:
                 news, now = self._inbox.popleft(), trio.current_time()
-                effects = core.handle(news, now)
+                try:
+                    effects = core.handle(news, now)
+                except (IllegalTransition, InvalidLease) as error:
+                    if news is event:
+                        raise
+                    # An observer asked for it, in the middle of somebody else's step.
+                    self._observer_failed(None, news, error)
+                    continue
                 for watcher in self._watchers:
                     self._show(watcher, news, effects, now)
                 for effect in effects:
@@ -428,7 +453,8 @@ class Pool:
         if core.pool.state is not self._state:
             self._note_state()
         due = core.next_due()
-        self._nap.deadline = min(self._nap.deadline, due)
+        if due < self._nap.deadline:  # noqa: PLR1730  # setting it costs more than looking
+            self._nap.deadline = due
 
     def _start_worker(self, effect: fx.StartWorker) -> None:
         link = Link(self, effect.worker)
@@ -504,13 +530,20 @@ class Pool:
         boot = messages.Boot(
             adapter=self._adapter,
             settings=config.settings,
-            sys_path=list(sys.path),
+            sys_path=[entry for entry in sys.path if isinstance(entry, str)],  # others are ignored when importing
             cwd=os.getcwd(),
             main_path=functions.main_path(),
             main_module=functions.main_module(),
             codec="pickle" if self._adapter is None else "msgpack",
             max_frame_bytes=config.max_frame_bytes,
         )
+        try:
+            messages.encode((boot.sys_path, boot.cwd, boot.main_path))
+        except SerializationError as error:
+            raise ConfigError(
+                f"the paths of this process cannot be told to a worker: {error.message}. The working directory, "
+                "the script's path and each entry of sys.path must be valid UTF-8"
+            ) from error
         try:
             return pack(messages.encode(boot), HANDSHAKE_LIMIT)
         except (SerializationError, FrameTooLarge) as error:
@@ -534,26 +567,33 @@ class Pool:
         return max(0.0, min(dues)) if dues else None
 
     def emit(self, event: Event) -> None:
-        """Tell the observers; none of them can harm the pool."""
+        """Tell the observers, of which the log is one; none of them can harm the pool.
+
+        Not even by wanting to end the program: it would end in the middle of a step, in whose task
+        ever that happens to be.
+        """
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception as error:
+            except BaseException as error:
                 self._observer_failed(observer, event, error)
         if type(event) not in _FREQUENT:
             from remuda.runtime.logs import log_event
 
-            log_event(event)
+            try:
+                log_event(event)
+            except Exception as error:
+                self._observer_failed(log_event, event, error)
 
     def _show(self, watcher: Watcher, news: ev.Event, effects: Sequence[fx.Effect], now: float) -> None:
         """Let a watcher see a step of the core; what it has to say is an event for all observers."""
         try:
             for event in watcher.handled(self.config.name, self._core, news, effects, now):
                 self.emit(event)
-        except Exception as error:
+        except BaseException as error:
             self._observer_failed(watcher, news, error)
 
-    def _observer_failed(self, observer: Observer, event: object, error: Exception) -> None:
+    def _observer_failed(self, observer: Observer | None, event: object, error: BaseException) -> None:
         self.observer_errors += 1
         if self.observer_errors == 1:
             from remuda.runtime.logs import log_observer_error
@@ -590,15 +630,28 @@ class Pool:
         """Tell the core when something is due, after reading whatever has arrived by then.
 
         If the loop was blocked, or the process stopped, answers and deadlines come up together.
-        The answers go first: nothing is called late that was there in time to be read.
+        The answers go first: nothing is called late that was there in time to be read. And a worker
+        that is in the middle of its start, or of a frame that no pipe holds, had to wait for us: it
+        gets as much time as it has lost, up to a second, before it is judged.
         """
         while True:
             with trio.CancelScope(deadline=self._core.next_due()) as self._nap:
                 await trio.sleep_forever()
+            late = self.now() - self._core.next_due()
+            self._read_all()
+            while late > _LATE and any(link.is_under_way for link in self._links.values()):
+                until = self.now() + min(late, _CATCHING_UP)
+                await trio.sleep_until(until)
+                late = self.now() - until
+                self._read_all()
             for link in list(self._links.values()):
-                if link.read():
-                    link.wake()
+                self._note_begun(link)  # a call whose deadline passes is told whether it had begun
             self.feed(ev.Tick())
+
+    def _read_all(self) -> None:
+        for link in list(self._links.values()):
+            if link.read():
+                link.wake()
 
     def _spawn(self, async_fn: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(self._in_background, async_fn)
@@ -614,7 +667,7 @@ class Pool:
             self._background.add(scope)
             try:
                 await async_fn()
-            except Exception:
+            except BaseException:  # also trio.Cancelled: then all this has been done already
                 self._halt()
                 for call in list(self._core.calls.values()):
                     _ticket(call).answered(fx.Answer(call, fx.Verdict.CLOSED))
@@ -625,15 +678,21 @@ class Pool:
     def _halt(self) -> None:
         """Stop all tasks of the pool, also those that were on their way."""
         self._closed.set()
+        self._changed.set()
         self._nursery.cancel_scope.cancel()
         for scope in self._background:
             scope.cancel()
 
     async def _end(self) -> None:
-        """Close, whatever has happened, and stop the clock."""
-        with trio.CancelScope(shield=True):
-            await self.aclose()
-        self._halt()
+        """Close, whatever has happened, and stop the clock.
+
+        Control-C while it closes (by then it was pressed twice, as a rule) ends it at once.
+        """
+        try:
+            with trio.CancelScope(shield=True):
+                await self.aclose()
+        finally:
+            self._halt()
 
 
 class Session:
@@ -862,6 +921,12 @@ def _identity(subject: Subject[Any]) -> tuple[str, str]:
         return "call", str(subject.id)
     return ("breaker" if isinstance(subject, Breaker) else "pool"), ""
 
+
+_LATE = 0.05
+"""Seconds by which the clock may be late without anybody having been held up."""
+
+_CATCHING_UP = 1.0
+"""Seconds that a worker gets at most to catch up with, when it was the application that was late."""
 
 _FREQUENT = frozenset({Transition, CallEnded})
 

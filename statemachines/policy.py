@@ -25,10 +25,11 @@ def check_int(owner: str, name: str, value: object, least: int, most: int | None
 
 def check_seconds(owner: str, name: str, value: object, *, zero: bool = False, endless: bool = False) -> None:
     """Refuse anything but a number of seconds: positive, or zero or infinite where that makes sense."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    if good and isinstance(value, int | float):
-        good = (value > 0 or (zero and value == 0)) and (endless or not math.isinf(value))
-    if not good:
+    try:
+        seconds = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an int can be larger than time is
+        seconds = math.nan
+    if not (seconds > 0 or (zero and seconds == 0)) or (math.isinf(seconds) and not endless):
         allowed = "a number of seconds, " + ("zero or more" if zero else "more than zero")
         if not endless:
             allowed += " and finite"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from remuda.bridge import functions, messages
@@ -16,6 +18,14 @@ from remuda.bridge.remote import rebuild
 from remuda.bridge.spawn import SpawnedWorker
 
 from .talk import Talk, boot_message, started, talking
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """As the key of a dict it can be written, as a dict, and no dict can be read as a key."""
+
+    field: int = 1
+
 
 # ── Becoming one ────────────────────────────────────────────────────────────────────────────────
 
@@ -170,6 +180,19 @@ async def test_arguments_that_are_no_arguments(args: Any) -> None:
         assert await talk.value("echo", 1) == 1
 
 
+@pytest.mark.parametrize(
+    "value", [{Frozen(): 1}, msgspec.Raw(b"\x91" * 100_000 + b"\xc0"), msgspec.Raw(b"\xc1"), msgspec.Raw(b"")], ids=repr
+)
+async def test_arguments_that_can_be_sent_and_not_read(value: object) -> None:
+    """Nobody would be left if each worker ended that such a call is given to."""
+    async with talking() as talk:
+        answer = await talk.call("echo", value)
+        assert isinstance(answer, messages.Failure)
+        assert (answer.id, answer.kind) == (1, messages.FailureKind.UNREADABLE)
+        assert talk.marks == (0, 0)
+        assert await talk.value("echo", 1) == 1
+
+
 async def test_a_quiet_call_has_no_value_but_has_its_failure() -> None:
     async with talking() as talk:
         assert await talk.call("echo", "x", quiet=True) == messages.Result(1, None)
@@ -272,6 +295,18 @@ async def test_a_teardown_that_fails_is_to_be_seen() -> None:
     async with talking(settings={"teardown": "raise"}) as talk:
         assert await talk.end() == 1
         assert "RuntimeError: teardown failed" in await talk.words()
+
+
+async def test_how_its_own_children_end_is_not_hidden_from_it() -> None:
+    """Even if the application does not want to hear of its own: what is ignored is inherited."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with talking(None) as talk:
+            await talk.send(messages.Call(1, "subprocess:call", functions.dumps(((["false"],), {}))))
+            answer = await talk.receive()
+            assert isinstance(answer, messages.Result) and functions.loads(answer.value, "call") == 1
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])

@@ -24,6 +24,7 @@ from remuda.bridge.messages import (
     RemoteFailure,
     Result,
     Shutdown,
+    UnreadableCall,
     decode_to_parent,
     decode_to_worker,
     encode,
@@ -83,6 +84,12 @@ to_parent = st.one_of(
     st.builds(Failure, id=number, error=failure, kind=st.sampled_from(FailureKind)),
     st.builds(Pong, id=number, healthy=st.booleans(), reason=text),
 )
+
+
+# Values that can be written, and not read: nested without end, a dict as the key of a dict, no time.
+DEEP = b"\x91" * 200_000 + b"\xc0"
+KEYED = b"\x81\x80\x01"
+TIMED = msgspec.msgpack.encode(msgspec.msgpack.Ext(-1, b"xyz"))
 
 
 @given(to_worker)
@@ -202,14 +209,43 @@ def test_a_message_with_more_behind_it_is_refused(message: messages.ToParent, mo
         msgspec.msgpack.encode([3, "one", None]),
         msgspec.msgpack.encode({"id": 1}),
         msgspec.msgpack.encode([4, 1, ["E", "m"], "no such kind"]),
-        b"\x93\x03\x01" + b"\x91" * 200_000 + b"\xc0",
-        b"\x93\x03\x01\x81\x80\x01",  # a dict as the key of a dict
+        b"\x93\x03\xc1" + DEEP,
+        b"\x93\x01\x01" + DEEP,
     ],
-    ids=["empty", "none", "no tag", "tag", "fields", "type", "map", "kind", "depth", "key"],
+    ids=["empty", "none", "no tag", "tag", "fields", "type", "map", "kind", "depth, no number", "depth, no result"],
 )
 def test_what_is_no_message_of_a_worker(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="it sent what cannot be read: ."):
         decode_to_parent(body)
+
+
+@pytest.mark.parametrize("number", [0, 7, 127, 128, 255, 256, 65_535, 65_536, 2**32, 2**64 - 1])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(DEEP, "nested too deeply"), (KEYED, "hashable"), (TIMED, "timestamp")],
+    ids=["depth", "key", "time"],
+)
+def test_a_value_that_cannot_be_read_fails_its_call_and_nothing_else(number: int, value: bytes, why: str) -> None:
+    """Whole messages, whose sender could write what the other end cannot build: who asked is told."""
+    head = msgspec.msgpack.encode(number)
+    arrived = decode_to_parent(b"\x93\x03" + head + value)
+    assert isinstance(arrived, Failure)
+    assert (arrived.id, arrived.kind) == (number, FailureKind.UNSERIALIZABLE)
+    assert why in arrived.error.message
+    with pytest.raises(UnreadableCall, match=why) as caught:
+        decode_to_worker(b"\x95\x02" + head + b"\xa1f" + value + b"\xc2")
+    assert caught.value.number == number
+
+
+@given(st.integers(0, 2**64 - 1), plain, st.integers(min_value=1, max_value=20))
+def test_a_call_that_is_damaged_is_known_by_its_number(number: int, value: Any, missing: int) -> None:
+    body = encode(Call(number, "f", value))
+    with pytest.raises(ProtocolError) as caught:
+        decode_to_worker(body[:-missing])
+    if isinstance(caught.value, UnreadableCall):
+        assert caught.value.number == number
+    else:
+        assert missing >= len(body) - 11  # not even the number was left whole
 
 
 def test_a_request_is_no_answer() -> None:

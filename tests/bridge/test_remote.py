@@ -341,6 +341,14 @@ def test_an_argument_at_the_limit_of_nesting_does_not_keep_it_from_arriving(dept
     encode(Failure(1, describe(ValueError(deep(depth))), FailureKind.RAISED))
 
 
+def test_an_argument_that_is_nested_deeply_arrives_as_text() -> None:
+    """The application may have less room to read it than the worker had to write it."""
+    assert travel(raised(ValueError(deep(remote.MAX_DEPTH)))).remote_args == (deep(remote.MAX_DEPTH),)
+    for value in (deep(remote.MAX_DEPTH + 1), {"a": deep(remote.MAX_DEPTH)}, {(((), "a"),): deep(remote.MAX_DEPTH)}):
+        (told,) = travel(raised(ValueError(value))).remote_args
+        assert told == repr(value)
+
+
 values = st.recursive(
     st.none()
     | st.booleans()

@@ -50,7 +50,7 @@ def exists(pid: int) -> bool:
 # ── All or nothing ──────────────────────────────────────────────────────────────────────────────
 
 AT_THE_LIMIT = """
-import errno, json, os, resource, signal, sys
+import errno, json, os, resource, signal, sys, threading
 import trio
 from remuda.bridge.seam import StartOrder
 from remuda.bridge.spawn import SpawnLauncher
@@ -61,6 +61,9 @@ def opened():
 async def main():
     launcher = SpawnLauncher()
     (await launcher.start(StartOrder(pool="p", slot=1, generation=1))).close()  # all that is opened once, is open
+    for thread in threading.enumerate():
+        if thread.name.startswith("remuda-reaper"):
+            thread.join()
     report = []
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = opened()
@@ -253,7 +256,9 @@ from remuda.bridge.spawn import SpawnLauncher
 from remuda.bridge.seam import StartOrder
 async def main():
     worker = await SpawnLauncher().start(StartOrder(pool="p", slot=1, generation=1))
-    print(open(f"/proc/{worker.pid}/cmdline").read().replace("\\0", " "))
+    while not (line := open(f"/proc/{worker.pid}/cmdline").read()):
+        await trio.lowlevel.checkpoint()  # it is between its old program and the new one
+    print(line.replace("\\0", " "))
     worker.signal(9); await worker.wait(); worker.close()
 trio.run(main)
 """

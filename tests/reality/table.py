@@ -54,6 +54,13 @@ class Row:
         return self.gets is errors.CallTimeout
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """It becomes a dict on its way."""
+
+    field: int = 1
+
+
 FIFO = "{fifo}"  # the test puts a path there
 ROWS = (
     # ── It dies ─────────────────────────────────────────────────────────────────────────────────
@@ -176,6 +183,11 @@ ROWS = (
         "handle",
         gets=errors.SerializationError, says=("handle", "lock", "plain data"), worker="kept",
     ),
+    Row(
+        "a result that can be sent, but not read: nested too deeply, a dict as the key of a dict",
+        "unreadable",
+        gets=errors.SerializationError, says=("unreadable", "plain data"), worker="kept",
+    ),
     # ── The call is wrong ───────────────────────────────────────────────────────────────────────
     Row(
         "a command that does not exist",
@@ -191,6 +203,11 @@ ROWS = (
         "an argument too many",
         "echo", {"token": 1, "tone": 2},
         gets=errors.RemoteError, builtin=TypeError, says=("echo()", "'tone'"), worker="kept",
+    ),
+    Row(
+        "an argument that can be sent, but not read",
+        "echo", {"token": {Frozen(): 1}},
+        gets=errors.SerializationError, says=("echo", "plain data"), worker="kept",
     ),
     # ── It has company ──────────────────────────────────────────────────────────────────────────
     Row(

@@ -13,7 +13,7 @@ import trio
 from remuda.runtime.config import Health, PoolConfig, Restart
 from remuda.runtime.events import WorkerEnded, WorkerWrote
 from remuda.runtime.pool import Pool, open_pool
-from remuda.statemachines.errors import PoolStartError, RemoteError
+from remuda.statemachines.errors import OutcomeUnknown, PoolStartError, RemoteError
 from remuda.statemachines.worker import WorkerState
 
 from .table import FIFO, ROWS, Row, page
@@ -63,6 +63,17 @@ async def check(pool: Pool, row: Row, args: dict[str, Any]) -> None:
     if row.builtin is not None:
         assert isinstance(error, row.builtin)
     assert error.context["command"] == row.command
+
+
+async def test_all_that_it_wrote_before_it_died_is_told() -> None:
+    """As much as a pipe holds may be unread at that moment; the news is told in order."""
+    async with world() as here:
+        with pytest.raises(OutcomeUnknown):
+            await here.pool.call("leave_in_tears", {"lines": 10_000})
+        await here.until(lambda: bool(here.of(WorkerEnded)))
+        assert [event.line for event in here.of(WorkerWrote)] == [str(number) for number in range(10_000)]
+        wrote = [type(event) for event in here.events if type(event) in (WorkerWrote, WorkerEnded)]
+        assert wrote.index(WorkerEnded) == 10_000
 
 
 # ── Between calls ───────────────────────────────────────────────────────────────────────────────

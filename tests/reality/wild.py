@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import remuda.bridge.child
 from remuda.bridge.adapters import command
 from remuda.statemachines.errors import WorkerUnfit
@@ -47,6 +49,8 @@ def _announce(path: str) -> None:
 
 class Wild:
     def setup(self, settings: dict[str, Any]) -> None:
+        if "announce" in settings:
+            _announce(settings["announce"])
         if settings.get("hang"):
             signal.pause()
         if settings.get("crash"):
@@ -78,9 +82,19 @@ class Wild:
         return self.pause(path)  # type: ignore[func-returns-value]
 
     @command
+    def listen(self, path: str) -> str:
+        """What somebody writes to the FIFO."""
+        return Path(path).read_text()
+
+    @command
     def leave(self, status: int) -> None:
         os.write(2, b"the end is near\nand here it")
         os._exit(status)
+
+    @command
+    def leave_in_tears(self, lines: int) -> None:
+        os.write(2, b"".join(b"%d\n" % number for number in range(lines)))
+        os._exit(1)
 
     @command
     def segfault(self) -> None:
@@ -141,6 +155,10 @@ class Wild:
     @command
     def handle(self) -> object:
         return threading.Lock()
+
+    @command
+    def unreadable(self) -> object:
+        return msgspec.Raw(b"\x91" * 100_000 + b"\xc0")
 
     @command
     def raise_picky(self) -> None:

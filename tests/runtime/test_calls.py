@@ -9,7 +9,7 @@ import trio
 
 from remuda.bridge.adapters import command
 from remuda.specs.behaviour import Behaviour
-from remuda.statemachines.errors import ConfigError, IllegalTransition, UnknownCommand
+from remuda.statemachines.errors import ConfigError, IllegalTransition, PoolClosed, UnknownCommand
 
 
 async def test_values_go_there_and_back(simulation: Any, autojump_clock: Any) -> None:
@@ -169,3 +169,22 @@ async def test_wait_for(simulation: Any, autojump_clock: Any) -> None:
         await pool.aclose()
         await trio.sleep(1)
         assert seen in (["draining"], ["closed"])
+
+
+async def test_wait_for_what_will_never_be(simulation: Any, autojump_clock: Any) -> None:
+    """A closed pool stays closed: who waits for anything else is told, and does not wait for ever."""
+    told: list[str] = []
+
+    async def watch() -> None:
+        with pytest.raises(PoolClosed) as caught:
+            await pool.wait_for("failed", "suspended")
+        told.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery:
+        async with simulation() as (pool, launcher):
+            nursery.start_soon(watch)
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(told) == 1 and "failed, suspended" in told[0]
+    with pytest.raises(PoolClosed):
+        await pool.wait_for("ready")
+    assert await pool.wait_for("closed", "ready") == "closed"

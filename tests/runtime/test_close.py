@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from remuda.specs.behaviour import (
     Wait,
 )
 from remuda.specs.checkpoints import Mark, Points, cancel_everywhere
-from remuda.specs.simulated import SimLauncher
+from remuda.specs.simulated import SimLauncher, SimWorker
 from remuda.statemachines.errors import ConfigError, PoolClosed
 
 STUBBORN = {
@@ -367,6 +368,48 @@ def test_control_c_in_the_main_task(what: str) -> None:
     assert ends[0] - begins[0] <= 1  # and not the 10 s that closing may take
     assert leftovers == []
     assert pools[0].state == "closed"
+
+
+@pytest.mark.parametrize("how", ["open_pool", "run_pool"])
+def test_control_c_while_it_closes(how: str) -> None:
+    """Who presses it a second time does not want to wait: the workers are killed, and that was it."""
+
+    async def main() -> None:
+        async with SimLauncher.open(Behaviour(shutdown=(Hang(),), ignores=frozenset({signal.SIGTERM}))) as launcher:
+            try:
+                async with trio.open_nursery() as nursery:
+                    config = PoolConfig(adapter="x:Y", min_workers=2, max_workers=2, shutdown_timeout=30)
+                    nursery.start_soon(interrupt)
+                    if how == "open_pool":
+                        async with open_pool(config, launcher=launcher) as pool:
+                            pools.append(pool)
+                            nursery.start_soon(pool.call, "hang")
+                            await trio.testing.wait_all_tasks_blocked()
+                    else:
+                        pools.append(await nursery.start(partial(run_pool, config, launcher=launcher)))
+                        nursery.start_soon(pools[0].call, "hang")
+                        await trio.testing.wait_all_tasks_blocked()
+                        await pools[0].aclose()
+            finally:
+                ends.append(trio.current_time())
+                alive.extend(launcher.alive)  # a thread reaps them; there is none in simulation
+
+    @trio.lowlevel.enable_ki_protection
+    async def interrupt() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        begins.append(trio.current_time())
+        signal.raise_signal(signal.SIGINT)
+
+    pools: list[Pool] = []
+    begins: list[float] = []
+    ends: list[float] = []
+    alive: list[SimWorker] = []
+    with pytest.raises(BaseException) as caught:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert isinstance(caught.value, KeyboardInterrupt) or caught.group_contains(KeyboardInterrupt)
+    assert ends[0] - begins[0] < 1
+    assert alive == []
 
 
 async def test_observers_must_be_callable(autojump_clock: Any) -> None:

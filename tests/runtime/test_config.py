@@ -27,7 +27,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("max_frame_bytes", value, "from 1024 to 4294967295") for value in (0, 1023, 2**32, 4096.0)],
     *[("overflow_linger", value, "zero or more and finite") for value in (-1, math.nan, math.inf, "1", True)],
     *[("init_timeout", value, "more than zero and finite") for value in (0, -1, math.nan, math.inf, "1")],
-    *[("call_timeout", value, "more than zero") for value in (0, -1, math.nan, None)],
+    *[("call_timeout", value, "more than zero") for value in (0, -1, math.nan, None, 10**400)],
     *[("checkout_timeout", value, "zero or more") for value in (-1, math.nan, "1")],
     *[("shutdown_timeout", value, "more than zero and finite") for value in (0, math.inf)],
     *[("session_ttl", value, "more than zero and finite") for value in (0, math.inf)],

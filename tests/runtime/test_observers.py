@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from remuda.runtime.events import (
     WorkerReady,
     WorkerWrote,
 )
+from remuda.runtime.pool import Lease
 from remuda.specs.behaviour import Begin, Behaviour, Finish, Reply, Say
-from remuda.statemachines.errors import OutcomeUnknown
+from remuda.statemachines.errors import CallTimeout, IllegalTransition, InvalidLease, OutcomeUnknown
+from remuda.statemachines.events import Checkin
 
 
 def of(events: list[Event], *kinds: type) -> list[Any]:
@@ -128,6 +131,48 @@ async def test_an_observer_that_looks_at_the_pool(simulation: Any, autojump_cloc
     assert len(snapshots) > 20
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, BaseExceptionGroup("mine", [GeneratorExit()])])
+async def test_an_observer_that_wants_to_end_the_program(
+    simulation: Any, autojump_clock: Any, error: type[BaseException]
+) -> None:
+    """It is called in the middle of a step, half of which must not be left undone, in anybody's task."""
+
+    def leave(event: Event) -> None:
+        raise error
+
+    behaviour = Behaviour(calls={1: (Begin(), Say("hello\n"), Reply(), Finish())})
+    async with simulation(behaviour, observers=[leave]) as (pool, launcher):
+        assert await pool.call("echo", {"token": 1}) == 1
+        launcher.worker(0).crash()
+        assert await pool.call("echo", {"token": 2}) == 2
+    assert pool.observer_errors > 10
+
+
+@pytest.mark.parametrize(
+    "asks", [["resume"], ["suspend", "suspend", "resume"], ["give back"]], ids=lambda asks: asks[0]
+)
+async def test_an_observer_that_asks_for_what_cannot_be(simulation: Any, autojump_clock: Any, asks: list[str]) -> None:
+    """It is told so in the log: the error is not that of the caller in whose step it asked."""
+    leases: list[Lease] = []
+
+    def ask(event: Event) -> None:
+        for verb in asks if leases and isinstance(event, (CallEnded, WorkerEnded)) else []:
+            with suppress(IllegalTransition, InvalidLease):  # which arrive here when nothing is under way
+                pool.feed(Checkin(leases[0]._lease)) if verb == "give back" else getattr(pool, verb)()
+
+    async with simulation(observers=[ask]) as (pool, launcher):
+        async with pool.checkout() as lease:
+            pass
+        leases.append(lease)
+        for number in range(3):
+            assert await pool.call("echo", {"token": number}) == number
+        assert pool.observer_errors == 3
+        launcher.worker(0).crash()
+        assert await pool.call("echo", {"token": 1}, timeout=5) == 1
+        with pytest.raises(CallTimeout):
+            await pool.call("hang", timeout=5)
+
+
 # ── Log lines ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -199,6 +244,44 @@ async def test_events_for_structlog(
     died = [entry for entry in entries if entry["event"] == "worker.ended" and entry["level"] == "warning"]
     assert [(entry["pool"], entry["worker"], entry["exit_status"]) for entry in died] == [("tea", "0.1", -9)]
     assert caplog.records == []
+
+
+class Failing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("where", ["logging", "structlog"])
+async def test_logging_that_fails(
+    simulation: Any, autojump_clock: Any, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the application's own, and harms the pool no more than an observer does. It is said once."""
+    handler = Failing()
+
+    def fail(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    if where == "structlog":
+        structlog.configure(processors=[fail])
+    else:
+        logging.getLogger("remuda").addHandler(handler)
+    try:
+        async with simulation() as (pool, launcher):
+            launcher.worker(0).crash()
+            assert await pool.call("echo", {"token": 1}) == 1
+        assert pool.observer_errors >= 2
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger("remuda").removeHandler(handler)
+    assert capsys.readouterr().err.count("OSError: the disk is full") == 1
+
+
+async def test_structlog_with_the_plainest_of_its_wrappers(
+    simulation: Any, autojump_clock: Any, entries: list[dict[str, Any]]
+) -> None:
+    structlog.configure(wrapper_class=structlog.BoundLogger)
+    await eventful(simulation)
+    assert {entry["level"] for entry in entries} == {"info", "warning"}
 
 
 # ── Watchers ────────────────────────────────────────────────────────────────────────────────────

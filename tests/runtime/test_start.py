@@ -117,6 +117,19 @@ async def test_the_operating_system_refuses(autojump_clock: Any) -> None:
         assert launcher.witness.launched == 0
 
 
+async def test_what_could_not_be_started_is_forgotten(simulation: Any, autojump_clock: Any) -> None:
+    """The pool tries for days; it must not grow by it."""
+    async with simulation(restart=TIGHT) as (pool, launcher):
+        launcher.behaviour = Behaviour(launch_error=errno.EMFILE)
+        launcher.worker(0).crash()
+        await pool.wait_for("failed")
+        await trio.sleep(3600)
+        assert len(pool._links) == len(pool.journal._workers) == 0
+        launcher.behaviour = Behaviour()
+        await pool.wait_for("ready")
+        assert len(pool._links) == len(pool.journal._workers) == 1
+
+
 async def test_one_of_several_cannot(autojump_clock: Any) -> None:
     """The pool is ready when `min_workers` are; one that says it cannot is enough to fail the start."""
 

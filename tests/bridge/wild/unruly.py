@@ -125,6 +125,12 @@ class Unruly:
         signal.pause()
 
     @command
+    def empty_lines(self, count: int) -> None:
+        rest = count
+        while rest:
+            rest -= os.write(2, b"\n" * min(rest, 1 << 16))
+
+    @command
     def shout(self, text: str) -> None:
         print(f"print {text}")
         os.write(1, f"write {text}\n".encode())
