@@ -12,71 +12,38 @@ stands a bug that some pool of the world has had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
+from remuda.specs.invariant import INVARIANTS, NUMBERS, Invariant, InvariantViolated, check, invariant
+from remuda.specs.invariants_of_calls import exactly_one_outcome
 from remuda.specs.ledger import Ledger, Trap, served
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
-from remuda.statemachines.call import CALL, CallState
+from remuda.statemachines.breaker import Breaker, BreakerState
+from remuda.statemachines.call import CallState
 from remuda.statemachines.core import Core
 from remuda.statemachines.pool import PoolState
 from remuda.statemachines.slot import SlotState
-from remuda.statemachines.subjects import Call, Rung, SlotKind, Worker
+from remuda.statemachines.subjects import Call, Pool, Rung, Slot, SlotKind, Worker
 from remuda.statemachines.worker import WorkerState
 
-__all__ = ["INVARIANTS", "NUMBERS", "Invariant", "InvariantViolated", "check"]
-
-Invariant: TypeAlias = Callable[[Core, Ledger], str | None]
-
-INVARIANTS: dict[str, Invariant] = {}
-"""All of them, by name."""
-
-NUMBERS: dict[str, int] = {}
-"""The number of each in the list."""
+__all__ = ["INVARIANTS", "NUMBERS", "Invariant", "InvariantViolated", "check", "exactly_one_outcome"]
 
 _SERVING = frozenset({PoolState.STARTING, PoolState.READY, PoolState.IMPAIRED})
 _LEAVING = frozenset({WorkerState.DRAINING, WorkerState.TERMINATING, WorkerState.TERMINATED})
 _HELD = frozenset({WorkerState.BUSY, WorkerState.DRAINING, WorkerState.INTERRUPTING})
 _WITH_WORKER = frozenset({CallState.ASSIGNED, CallState.RUNNING})
 _WITHOUT_PROCESS = frozenset({SlotState.BACKOFF, SlotState.QUARANTINED, SlotState.STARTING})
+_EMPTY = frozenset({SlotState.BACKOFF, SlotState.QUARANTINED})
+_TIMED = frozenset({WorkerState.INITIALIZING, WorkerState.CHECKING, WorkerState.DEGRADED})
+"""States that end when time has passed, if nothing else ends them."""
 _CLOSING = frozenset({PoolState.DRAINING, PoolState.CLOSED})
-
-
-class InvariantViolated(AssertionError):
-    """A rule does not hold.
-
-    Attributes:
-        name: which.
-    """
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(f"{name}: {detail}")
-        self.name = name
-        self.detail = detail
-
-
-def check(core: Core, ledger: Ledger) -> None:
-    """Ask all; raises InvariantViolated for the first that does not hold."""
-    for name, rule in INVARIANTS.items():
-        detail = rule(core, ledger)
-        if detail is not None:
-            raise InvariantViolated(name, detail)
-
-
-def _invariant(number: int) -> Callable[[Invariant], Invariant]:
-    def register(rule: Invariant) -> Invariant:
-        INVARIANTS[rule.__name__] = rule
-        NUMBERS[rule.__name__] = number
-        return rule
-
-    return register
 
 
 # ── Workers and slots ───────────────────────────────────────────────────────────────────────────
 
 
-@_invariant(1)
+@invariant(1)
 def conservation(core: Core, ledger: Ledger) -> str | None:
     """1. Every worker has a slot and every slot is accounted for, within the bounds.
 
@@ -98,7 +65,7 @@ def conservation(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(2)
+@invariant(2)
 def exclusive_lease(core: Core, ledger: Ledger) -> str | None:
     """2. A worker has one occupant at most, and each of the two says so of the other.
 
@@ -118,7 +85,15 @@ def exclusive_lease(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(3)
+@invariant(2)
+def a_checkout_is_given_back_once(core: Core, ledger: Ledger) -> str | None:
+    """2. Nobody can give back what is not theirs any more."""
+    if isinstance(ledger.event, ev.Checkin) and ledger.had is None:
+        return f"{ledger.event.lease} was taken back, and had ended before"
+    return None
+
+
+@invariant(3)
 def no_lost_worker(core: Core, ledger: Ledger) -> str | None:
     """3. A worker is idle, or somebody has it: nobody holds what nobody will give back."""
     idle = set(core.crew.idle())
@@ -135,7 +110,7 @@ def no_lost_worker(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(4)
+@invariant(4)
 def no_lost_wakeup(core: Core, ledger: Ledger) -> str | None:
     """4. It is never seen that a worker is idle, or could be started, while somebody waits for one."""
     if not core.waiters or core.pool.state not in _SERVING:
@@ -153,7 +128,7 @@ def no_lost_wakeup(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(7)
+@invariant(7)
 def cancelling_spares_the_start(core: Core, ledger: Ledger) -> str | None:
     """7. A caller that leaves takes no starting worker along: starting is the pool's own affair."""
     if isinstance(ledger.event, ev.GiveUp):
@@ -163,7 +138,69 @@ def cancelling_spares_the_start(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(10)
+@invariant(12)
+def in_use_is_never_retired(core: Core, ledger: Ledger) -> str | None:
+    """12. Who is replaced by policy finishes first: a broken channel, a shutdown, a holder who leaves end what works.
+
+    A call whose deadline has passed, or whose caller has left, is over when its worker is stopped. One
+    that runs on a checkout is not over when the holder of that leaves; it ends with the worker.
+    """
+    event = ledger.event
+    if isinstance(event, ev.ChannelFailed) or (isinstance(event, ev.Tick) and ledger.was_closing):
+        return None
+    if isinstance(event, ev.GiveUp) and event.call.is_lease:
+        return None
+    for effect in ledger.effects:
+        if isinstance(effect, fx.Stop):
+            worker = effect.worker
+            held = worker.call or worker.occupant
+            if held is not None:
+                return f"{worker} was sent {effect.rung} while {held} was under way on it"
+    return None
+
+
+@invariant(13)
+def what_waits_for_time_has_an_alarm(core: Core, ledger: Ledger) -> str | None:
+    """13. Whatever gets on only when time has passed is told when it has: the pool heals by itself."""
+    for slot in core.crew.slots.values():
+        if slot.state in _EMPTY and not (slot.alarm and slot.due < math.inf):
+            return f"{slot} waits, and nothing is set to wake it"
+        worker = slot.worker
+        if worker is not None and not worker.alarm:
+            climbs = worker.state is WorkerState.TERMINATING and worker.rung is not Rung.KILL
+            if worker.state in _TIMED or climbs:
+                return f"{worker} waits, and nothing is set to wake it"
+    due = core.breaker.next_due()
+    if due is not None and core.next_due() > due:
+        return f"the breaker waits until {due}, and the next alarm is set for {core.next_due()}"
+    if core.next_due() <= ledger.at and isinstance(ledger.event, ev.Tick):
+        return f"it was ticked at {ledger.at}, and something was due at {core.next_due()}"
+    return None
+
+
+@invariant(14)
+def failed_starts_back_off(core: Core, ledger: Ledger) -> str | None:
+    """14. A worker that died by itself before it had served is not followed by the next at once."""
+    event = ledger.event
+    if isinstance(event, ev.Exited) and event.worker not in ledger.served | ledger.stopped:
+        slot = event.worker.slot
+        if event.worker.on_purpose:  # it was to go when it had finished, and went before
+            return None
+        if slot.state not in _EMPTY and slot.state is not SlotState.CLOSED:
+            return f"{event.worker} came to nothing, and {slot} goes on at once"
+    return None
+
+
+@invariant(15)
+def a_check_and_a_call_exclude_each_other(core: Core, ledger: Ledger) -> str | None:
+    """15. Who is checked has nobody's call in hand."""
+    for worker in core.crew.workers():
+        if worker.state is WorkerState.CHECKING and (worker.call is not None or worker.occupant is not None):
+            return f"{worker} has {worker.call or worker.occupant}"
+    return None
+
+
+@invariant(10)
 def no_dirty_worker(core: Core, ledger: Ledger) -> str | None:
     """10. A worker whose caller went away, or whose call has no answer, never works again."""
     for worker in ledger.dirty:
@@ -172,7 +209,7 @@ def no_dirty_worker(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(23)
+@invariant(23)
 def destruction_is_idempotent(core: Core, ledger: Ledger) -> str | None:
     """23. The stop ladder is climbed, each rung once, and ends with the process."""
     order = list(Rung)
@@ -180,85 +217,15 @@ def destruction_is_idempotent(core: Core, ledger: Ledger) -> str | None:
         places = [order.index(rung) for rung in rungs]
         if places != sorted(set(places)):
             return f"{worker} was sent {rungs}"
-    if isinstance(ledger.event, ev.Exited):
-        for effect in ledger.effects:
-            if isinstance(effect, fx.Stop) and effect.worker in ledger.ended:
-                return f"{effect.worker} was sent {effect.rung} after its end"
-    return None
-
-
-# ── Callers ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@_invariant(5)
-def departed_waiters_vanish(core: Core, ledger: Ledger) -> str | None:
-    """5. Who waits is waiting: nobody stands in a lane whose call is over, and all are counted."""
-    waiters = list(core.waiters)
-    queued = [call for call in core.calls.values() if call.state is CallState.QUEUED]
-    if len(waiters) != len(core.waiters) or len(set(waiters)) != len(waiters) or set(waiters) != set(queued):
-        return f"in the lanes: {waiters}; queued: {queued}; counted: {len(core.waiters)}"
-    return None
-
-
-@_invariant(6)
-def one_deadline_bounds_it(core: Core, ledger: Ledger) -> str | None:
-    """6. Nothing that has a deadline outlives it, and something is set to see to that.
-
-    Who holds a checkout is bound by nothing: its deadline was for the waiting.
-    """
-    for call in core.calls.values():
-        if call.deadline == math.inf or (call.is_lease and call.state is CallState.RUNNING):
-            continue
-        if isinstance(ledger.event, ev.Tick) and call.deadline <= ledger.at:
-            return f"{call} should have ended at {call.deadline}, and it is {ledger.at}"
-        if not call.alarm or call.due > call.deadline:
-            return f"{call} has the deadline {call.deadline}, and its alarm is set for {call.due}"
-    return None
-
-
-@_invariant(8)
-def fifo_within_a_lane(core: Core, ledger: Ledger) -> str | None:
-    """8. Within a lane nobody is overtaken; between lanes each has its turn."""
-    for effect in ledger.effects:
-        call = served(effect)
-        if call is not None and call.lease is None:
-            for waiter in core.waiters:
-                if waiter.session == call.session and waiter.id < call.id:
-                    return f"{call} was served before {waiter}"
-    for lane, passes in ledger.passed.items():
-        for other, times in passes.items():
-            if times > 1 and other != lane:
-                return f"lane {lane!r} waits, and lane {other!r} had {times} turns meanwhile"
-    return None
-
-
-@_invariant(9)
-def exactly_one_outcome(core: Core, ledger: Ledger) -> str | None:
-    """9. Every call that was made is under way or has one final verdict, and no call has two."""
-    for number, verdicts in ledger.verdicts.items():
-        call = ledger.submitted.get(number)
-        wanted = 0 if number in core.calls else 1
-        if len(verdicts) != wanted:
-            return f"{call or number} has the verdicts {verdicts}, and is {'' if not wanted else 'not '}under way"
-        if call is not None and wanted and call.state not in CALL.final:
-            return f"{call} has its verdict, and has not ended"
-    return None
-
-
-@_invariant(24)
-def nothing_dead_on_arrival(core: Core, ledger: Ledger) -> str | None:
-    """24. Nothing is handed to a worker, nor a worker to anybody, whose deadline has passed."""
-    for effect in ledger.effects:
-        call = served(effect)
-        if call is not None and call.deadline <= ledger.at:
-            return f"{call} got a worker at {ledger.at}, and its deadline was {call.deadline}"
+    if ledger.beyond:
+        return f"{ledger.beyond[0]} was told to go after its end"
     return None
 
 
 # ── The pool ────────────────────────────────────────────────────────────────────────────────────
 
 
-@_invariant(17)
+@invariant(17)
 def close_ends_everything(core: Core, ledger: Ledger) -> str | None:
     """17. A closing pool starts nothing and is bound to end; a closed one has nothing left."""
     if ledger.was_closing:
@@ -270,34 +237,45 @@ def close_ends_everything(core: Core, ledger: Ledger) -> str | None:
                 return f"{call} got a worker of a pool that closes"
     if core.pool.state is PoolState.CLOSED and (core.crew.slots or core.waiters or core.calls):
         return f"closed, with {core.crew.slots}, {list(core.waiters)}, {core.calls}"
+    if core.pool.state in (PoolState.DRAINING, PoolState.FAILED) and core.waiters:
+        return f"{list(core.waiters)} wait for a pool that is {core.pool.state}"
     if core.pool.state is PoolState.DRAINING:
-        if core.waiters:
-            return f"{list(core.waiters)} wait for a pool that closes"
+        bound = (ledger.closing_since or 0.0) + core.policy.shutdown_timeout
+        if ledger.closing_since is not None and isinstance(ledger.event, ev.Tick) and ledger.at >= bound:
+            return f"it was to be closed by {bound}, and it is {ledger.at}"
         if core.pool_due > ledger.at + core.policy.shutdown_timeout:
             return f"closing, at {ledger.at}, and to be ended by force at {core.pool_due}"
     return None
 
 
-@_invariant(18)
+@invariant(18)
 def not_ready_before_usable(core: Core, ledger: Ledger) -> str | None:
     """18. Only what has come up gets work, and the pool says "ready" only when there are enough of it."""
     for effect in ledger.effects:
         call = served(effect)
         if call is not None and call.worker not in ledger.up:
             return f"{call} got {call.worker}, which is not up"
-    if core.pool.state is PoolState.READY:
-        usable = [worker for worker in core.crew.workers() if _usable(worker, ledger)]
-        if len(usable) < core.policy.min_workers:
-            return f"the pool is ready with {len(usable)} of {core.policy.min_workers} workers"
-    return None
+    usable = sum(_usable(worker, ledger) for worker in core.crew.workers())
+    needed, breaker = core.policy.min_workers, core.breaker.state
+    passes = breaker in (BreakerState.CLOSED, BreakerState.DISABLED)
+    match core.pool.state:
+        case PoolState.READY if usable < needed or not passes:
+            return f"the pool is ready with {usable} of {needed} workers, and its breaker is {breaker}"
+        case PoolState.IMPAIRED if usable >= needed and passes:
+            return f"the pool is impaired with {usable} of {needed} workers, and its breaker is {breaker}"
+        case PoolState.FAILED if usable and not ledger.failed_start:  # a start may fail though some are up
+            return f"the pool has failed, with {usable} workers that serve"
+        case _:
+            return None
 
 
 def _usable(worker: Worker, ledger: Ledger) -> bool:
     states = (WorkerState.READY, WorkerState.BUSY, WorkerState.CHECKING, WorkerState.INTERRUPTING)
-    return worker in ledger.up and worker.state in states
+    suspected = worker.state is WorkerState.CHECKING and worker.failures > 0
+    return worker in ledger.up and worker.state in states and not suspected
 
 
-@_invariant(19)
+@invariant(19)
 def what_is_the_users_is_not_touched(core: Core, ledger: Ledger) -> str | None:
     """19. The core carries requests and replies, and never looks into them: no user code can harm it.
 
@@ -311,7 +289,7 @@ def what_is_the_users_is_not_touched(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(20)
+@invariant(20)
 def dispatch_never_blocks(core: Core, ledger: Ledger) -> str | None:
     """20. Who is given a worker is given one that can begin at once: nobody is tied to a start or a check."""
     for call in core.calls.values():
@@ -320,7 +298,7 @@ def dispatch_never_blocks(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-@_invariant(25)
+@invariant(25)
 def time_is_monotonic(core: Core, ledger: Ledger) -> str | None:
     """25. Time only passes: no step is later than now, or earlier than the one before it."""
     if ledger.at < ledger.before:
@@ -334,6 +312,9 @@ def time_is_monotonic(core: Core, ledger: Ledger) -> str | None:
     return None
 
 
-def _subjects(core: Core) -> Iterator[Call | Worker]:
+def _subjects(core: Core) -> Iterator[Call | Worker | Slot | Pool | Breaker]:
+    yield core.pool
+    yield core.breaker
     yield from core.calls.values()
+    yield from core.crew.slots.values()
     yield from core.crew.workers()

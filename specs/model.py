@@ -3,7 +3,8 @@
 The core is the real one. Around it are processes that may come up, answer, write garbage or die,
 callers that make calls, hold workers and go away, and a clock that moves when nothing else does.
 `actions()` are all the things that may happen next, `do` makes one happen: it feeds the core as the
-runtime would, carries out what it says, and asks every invariant.
+runtime would, carries out what it says, and asks every invariant. `remuda.specs.pool_model` gives it
+to the model checker.
 
 Each action is a word and what it is about, ("exit", 0, "begun"), so that a path through the world can
 be read, and taken again. What is *not* an action is what the runtime does by itself: effects are
@@ -11,19 +12,15 @@ carried out at once, as there.
 
 **Faults are counted.** Whatever needs a process to misbehave (to die unbidden, to write garbage, to
 hang until its time is over) costs one of the profile's `faults`, and a profile says which kinds there
-are. What is left when they are spent is a world in which everything works, and in that world nobody
-may wait for ever: the explorer takes *natural* actions to be those that cost nothing and that need no
-caller to lose patience.
+are. What is left when they are spent is a world in which everything works. *Natural* actions are
+those that cost nothing and that need no caller to lose patience. *Prompt* actions are those of them
+that happen if processes are quick as well: time passes only when nobody has anything to do. In a
+prompt world nobody may wait for ever.
 
 **Time** passes to the moment when something is due ("wait"), and then the core may or may not hear of
 it before other news does ("tick"), as answers can come up together with deadlines in the runtime. So
 what is walked is every order of events and due times that whole steps from one due time to the next
 can bring about. Calls are not made at moments between; the fuzz has those.
-
-**Two worlds are the same** if their cores' canonical keys are, and what the processes and callers are
-up to, *and how far off every due time is*. The canonical key alone tells due times by their order,
-which is not enough to be certain of the future (a new alarm may land before or after another one), so
-a walk that was complete by it would not be.
 """
 
 from __future__ import annotations
@@ -32,12 +29,13 @@ import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import TypeAlias
 
-import msgspec
-
+from remuda.specs.duplicate import Duplicator
 from remuda.specs.invariants import InvariantViolated, check
 from remuda.specs.ledger import Ledger, Trap
+from remuda.specs.profile import FAULTS, Profile
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
+from remuda.statemachines.canonical import canonical, session_numbers
 from remuda.statemachines.core import Core
 from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import IllegalTransition, InvalidLease
@@ -50,10 +48,6 @@ __all__ = ["FAULTS", "Action", "Profile", "World"]
 
 Action: TypeAlias = tuple[str | int, ...]
 
-FAULTS = ("die", "garbage", "hang up", "unfit", "boot", "check", "hang")
-"""What can go wrong: a process dies unbidden, writes garbage, closes its channel, answers with an error
-that implicates it, cannot boot, is not well, does not answer in time (boot or check)."""
-
 _SUSPENDABLE = frozenset({PoolState.READY, PoolState.IMPAIRED})
 _TIMED = frozenset({WorkerState.INITIALIZING, WorkerState.CHECKING})
 """States in which the process has to do something before its alarm."""
@@ -64,39 +58,6 @@ _COSTLY = {
     "write garbage": "garbage",
     "hang up": "hang up",
 }
-
-
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Which world: the numbers of the pool, who calls, and what may go wrong.
-
-    Args:
-        policy: the pool's.
-        callers: how many there are, 1 or more.
-        calls: how many calls each makes at most.
-        kinds: what they may be: "plain", "idempotent", "session" (each caller has its own),
-            "lease" (a checkout, in which it makes calls), "shared" (one session for all).
-        deadline: seconds each call has, from when it is made.
-        faults: how many things may go wrong in all. Whoever is stopped may die, and does not count.
-        what: which things, of `FAULTS`.
-        cancel: whether callers may go away.
-        look: whether somebody may look who has begun (a snapshot).
-        retire: how many workers may be retired by hand.
-        suspend: how often the pool may be suspended.
-        close: whether it may be closed.
-    """
-
-    policy: Policy
-    callers: int = 2
-    calls: int = 1
-    kinds: tuple[str, ...] = ("plain",)
-    deadline: float = math.inf
-    faults: int = 0
-    what: tuple[str, ...] = FAULTS
-    cancel: bool = False
-    look: bool = False
-    retire: int = 0
-    suspend: int = 0
-    close: bool = False
 
 
 class Process:
@@ -132,6 +93,8 @@ class World:
         ledger: the books.
         verdicts: what the calls have come to, in order.
         processes: those that have not ended; callers: those who call.
+        gone: a worker that has ended, and a call that is over: the last of each. Of them there may
+            still be news, which must not change anything.
     """
 
     def __init__(self, profile: Profile, core: Callable[[Policy, float], Core] = Core) -> None:
@@ -145,8 +108,10 @@ class World:
         self._faults = profile.faults
         self._retire = profile.retire
         self._suspend = profile.suspend
+        self._end_sessions = profile.end_sessions
         self._made = 0
         self._closed_at: float | None = None
+        self.gone: tuple[Worker | None, Call | None] = (None, None)
         self._judge = True
         self.feed(ev.Open())
 
@@ -177,6 +142,11 @@ class World:
         if self.core.pool.state is PoolState.SUSPENDED:
             actions.append(("resume",))
         return actions
+
+    def prompt_actions(self) -> list[Action]:
+        """What happens if everything works, everybody is patient, and nobody is slow."""
+        actions = self.natural_actions()
+        return actions[1:] if len(actions) > 1 and actions[0] == ("wait",) else actions
 
     def _faulty_actions(self) -> Iterator[Action]:
         if not self._faults:
@@ -229,6 +199,8 @@ class World:
                         yield ("call", number, kind)
             if caller.call is not None and profile.cancel:
                 yield ("give up", number)
+            if caller.lease is not None and profile.cancel:
+                yield ("let go", number)
         if profile.look:
             for slot, worker, process in self._each():
                 if process.call is not None and process.call is worker.call and not process.began:
@@ -237,6 +209,8 @@ class World:
             yield from (("retire", slot) for slot, _, _ in self._each())
         if self._suspend and state in _SUSPENDABLE:
             yield ("suspend",)
+        if self._end_sessions:
+            yield from (("end session", name) for name, _, _ in self.core.sessions)
         if profile.close and self._closed_at is None:
             yield ("close",)
 
@@ -261,10 +235,10 @@ class World:
                 self.feed(ev.Suspend())
             case ("resume",):
                 self.feed(ev.Resume())
-            case ("end session", int(number)):
-                self.feed(ev.EndSession(f"of {number}"))
+            case ("end session", str(name)):
+                self._end_sessions -= 1
+                self.feed(ev.EndSession(name))
             case ("close",):
-                self._closed_at = self.now
                 self.feed(ev.Close())
             case ("call", int(number), str(kind)):
                 self.call(number, kind, self.profile.deadline)
@@ -272,13 +246,17 @@ class World:
                 call = self.callers[number].call
                 assert call is not None
                 self.feed(ev.GiveUp(call))
+            case ("let go", int(number)):
+                lease, self.callers[number].lease = self.callers[number].lease, None
+                assert lease is not None
+                self.feed(ev.GiveUp(lease))
             case ("give back", int(number)):
                 lease, self.callers[number].lease = self.callers[number].lease, None
                 assert lease is not None
-                try:
+                if lease.id in self.core.calls:
                     self.feed(ev.Checkin(lease))
-                except InvalidLease:
-                    pass  # its worker has died
+                else:
+                    self.refused(ev.Checkin(lease))  # its worker has died
             case (str(what), int(slot), *rest):
                 self._worker_does(what, self._worker(slot), rest)
             case _:
@@ -327,7 +305,7 @@ class World:
         caller = self.callers[number]
         caller.calls -= 1
         self._made += 1
-        sessions = {"session": f"of {number}", "shared": "shared"}
+        sessions = {"session": f"of {number}", "shared": "shared", "shared too": "shared too"}
         call = Call(
             self._made,
             now=self.now,
@@ -357,12 +335,30 @@ class World:
             raise InvariantViolated("only_legal_steps", str(error)) from error
         except Exception as error:
             raise InvariantViolated("never_breaks_down", repr(error)) from error
-        closing = self._closed_at is not None and not isinstance(event, ev.Close)
-        self.ledger.note(self.core, event, effects, self.now, closing=closing)
+        self.ledger.note(self.core, event, effects, self.now, closing=self._closed_at is not None)
+        if isinstance(event, ev.Close) and self._closed_at is None:
+            self._closed_at = self.now
+        elif isinstance(event, ev.Exited):
+            self.gone = event.worker, self.gone[1]
         for effect in effects:
             self._carry_out(effect)
         if self._judge:
             check(self.core, self.ledger)
+
+    def refused(self, event: ev.Event) -> None:
+        """Tell the core something that it has to refuse, because it comes too late.
+
+        Raises:
+            InvariantViolated: it did not, or something changed all the same.
+        """
+        name, before = "late_news_is_no_news", self.core.key(self.now)
+        try:
+            self.core.handle(event, self.now)
+        except InvalidLease:
+            if self.core.key(self.now) != before:
+                raise InvariantViolated(name, f"{event} was refused, and something has changed") from None
+        else:
+            raise InvariantViolated(name, f"{event} was not refused")
 
     def _carry_out(self, effect: fx.Effect) -> None:
         match effect:
@@ -378,6 +374,7 @@ class World:
                     self.processes[worker].rung = rung
             case fx.Abandon(worker):
                 self.processes.pop(worker, None)
+                self.gone = worker, self.gone[1]
             case fx.Answer(call, verdict):
                 self._tell(call, verdict)
             case _:
@@ -385,6 +382,8 @@ class World:
 
     def _tell(self, call: Call, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
+        if verdict is not Verdict.GRANTED:
+            self.gone = self.gone[0], call
         for caller in self.callers:
             if caller.call is call:
                 caller.call = None
@@ -398,70 +397,57 @@ class World:
         waits = any(caller.call is not None for caller in self.callers)
         return waits or (self._closed_at is not None and self.core.pool.state is not PoolState.CLOSED)
 
-    def sights(self) -> Iterator[str]:
-        """What is to be seen here, in words."""
-        yield f"pool {self.core.pool.state}"
-        yield f"breaker {self.core.breaker.state}"
-        for slot in self.core.crew.slots.values():
-            yield f"slot {slot.state}"
-            yield f"worker {slot.worker.state}" if slot.worker is not None else "no worker"
-        for call in self.core.calls.values():
-            yield f"{'lease' if call.is_lease else 'call'} {call.state}"
-        for effect in self.ledger.effects:
-            if isinstance(effect, fx.Answer):
-                yield f"answer {effect.verdict}"
-            elif isinstance(effect, fx.Stop):
-                yield f"stop {effect.rung}"
-            elif isinstance(effect, fx.Abandon):
-                yield "abandon"
+    def copy(self) -> World:
+        """A world of its own that is like this one. What is over is forgotten, and so is the last step."""
+        self.ledger.forget()
+        self.ledger.event, self.ledger.effects = None, ()
+        self.core.crew.effects = self.core._effects = []
+        return _duplicate(self)
 
     def key(self) -> Hashable:
-        """Where we are: two worlds with the same key have the same future."""
-        core, now = self.core, self.now
+        """What decides the future of this world, and of what its invariants will say.
+
+        The core's canonical form, with due times told by how far off they are; what processes and
+        callers are up to; and what the ledger remembers. Callers are interchangeable, and sorted.
+        """
+        core = self.core
         calls = {call: number for number, call in enumerate(core.calls.values())}
-        processes = tuple(
-            (
-                slot,
-                calls.get(process.call, -1) if process.call is not None else None,
+        sessions = session_numbers(core)
+
+        def number(call: Call | None) -> int:
+            return -1 if call is None else calls.get(call, -3)
+
+        def about(worker: Worker) -> tuple[int | str, ...]:
+            process = self.processes.get(worker, _NO_PROCESS)
+            return (
+                number(process.call),
                 process.began,
                 (process.check > 0) + (process.check == worker.checks),
                 process.garbled,
-                process.rung,
+                process.rung or "",
                 worker in self.ledger.dirty,
+                process is _NO_PROCESS,
             )
-            for slot, worker, process in self._each()
-        )
-        callers = tuple(
-            (
-                caller.calls,
-                None if caller.call is None else calls.get(caller.call, -1),
-                None if caller.lease is None else calls.get(caller.lease, -1),
-            )
-            for caller in self.callers
-        )
-        passed = tuple(
-            (lane, tuple(sorted((str(other), times) for other, times in passes.items())))
-            for lane, passes in self.ledger.passed.items()
-        )
-        closing = self._closed_at is not None
-        since = now - self._closed_at if self._closed_at is not None and core.crew.slots else 0.0
-        left = (self._faults, self._retire, self._suspend, closing, round(since, 6))
-        due = core.next_due() <= now
-        return core.key(now), tuple(self._offsets()), due, processes, callers, passed, left
 
-    def _offsets(self) -> Iterator[float]:
-        """How far off everything is that the core will look at the clock for."""
-        core = self.core
-        # These two alarms may come up early and find nothing to do; nobody else knows when.
-        moments = {core.pool_due, core.breaker.next_due() or 0.0}
-        moments |= {core._session_alarm.due, core._breaker_alarm.due}
-        for call in core.calls.values():
-            moments |= {call.deadline, call.due}
-        for slot in core.crew.slots.values():
-            moments.add(slot.due)
-            if slot.worker is not None:
-                active = slot.worker.last_active
-                moments |= {slot.worker.due, active + core.policy.health.interval, active + core.policy.linger}
-        for _, _, used in core.sessions:
-            moments.add(used + core.sessions.ttl)
-        return (round(moment - self.now, 6) for moment in sorted(moments) if self.now < moment < math.inf)
+        def lane(name: str | None) -> tuple[int, int | str]:
+            return (0, "") if name is None else (1, sessions[name]) if name in sessions else (2, name)
+
+        own = "session" in self.profile.kinds
+        callers = sorted(
+            (caller.calls, number(caller.call), number(caller.lease), sessions.get(f"of {place}", -1) if own else -1)
+            for place, caller in enumerate(self.callers)
+        )
+        passed = sorted(
+            (lane(name), tuple(sorted((lane(other), times) for other, times in passes.items() if times)))
+            for name, passes in self.ledger.passed.items()
+        )
+        known = tuple((call.id in self.ledger.begun, self.ledger.sent.get(call.id, 0)) for call in core.calls.values())
+        since = round(self.now - self._closed_at, 6) if self._closed_at is not None and core.crew.slots else 0.0
+        left = (self._faults, self._retire, self._suspend, self._end_sessions)
+        ending = (self._closed_at is not None, since, self.ledger.failed_start)
+        form = canonical(core, self.now, exact=True, about=about)
+        return form, tuple(callers), tuple(passed), known, left, ending
+
+
+_NO_PROCESS = Process()
+_duplicate = Duplicator(Trap)

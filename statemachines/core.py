@@ -142,6 +142,11 @@ class Core:
         return canonical(self, now)
 
     @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The alarms of what has no object of its own."""
+        return self._breaker_alarm, self._session_alarm, self._pool_alarm
+
+    @property
     def pool_due(self) -> float:
         """When the shutdown goes on by itself; infinity while there is none."""
         return self._pool_alarm.due
@@ -155,6 +160,8 @@ class Core:
         if self.waiters and self.pool.state in _SERVING:
             if crew.has_idle:
                 self._dispatch(now)
+                if self.breaker.state is not self._breaker_state:
+                    self._assess(now)  # a call that had been tried before timed out in its lane
             if self.waiters and not crew.at_full_size:
                 crew.grow(len(self.waiters), now)
 
@@ -476,6 +483,7 @@ class Core:
 
     def _resume(self, event: ev.Resume, now: float) -> None:
         POOL.step(self.pool, PoolTrigger.RESUME, now)
+        self.crew.changed = True  # whatever has become of the workers meanwhile is looked at now
 
     def _end_session(self, event: ev.EndSession, now: float) -> None:
         self.sessions.end(event.session)

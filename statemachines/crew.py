@@ -74,8 +74,11 @@ class Crew:
         return (slot.worker for slot in self.slots.values() if slot.worker is not None)
 
     def usable(self) -> int:
-        """Workers that serve."""
-        return sum(worker.state in USABLE for worker in self.workers())
+        """Workers that serve, or will in a moment. One that is checked under suspicion is not among them."""
+        return sum(
+            worker.state in USABLE and not (worker.state is WorkerState.CHECKING and worker.failures)
+            for worker in self.workers()
+        )
 
     def size(self, kind: SlotKind) -> int:
         """Slots of a kind that are not closed."""
@@ -234,7 +237,7 @@ class Crew:
 
     def checked(self, worker: Worker, number: int, healthy: bool, reason: str, now: float) -> None:
         """A check has ended. An answer to an earlier check, or after the end, changes nothing."""
-        if number != worker.checks or worker.state not in (WorkerState.CHECKING, WorkerState.DRAINING):
+        if number != worker.checks or not self._is_checking(worker):
             return
         worker.last_active = now
         if worker.state is WorkerState.DRAINING:
@@ -254,6 +257,12 @@ class Crew:
                 self.timers.arm(worker, now + self._policy.health.recheck)
             else:
                 self._sentenced(worker, f"it failed {worker.failures} health checks: {reason}", now)
+
+    @staticmethod
+    def _is_checking(worker: Worker) -> bool:
+        """Whether a check is out. One that drains with a call in hand had its last check before."""
+        idle = worker.occupant is None and worker.call is None
+        return worker.state is WorkerState.CHECKING or (worker.state is WorkerState.DRAINING and idle)
 
     # ── Going ───────────────────────────────────────────────────────────────────────────────────
 
@@ -353,9 +362,8 @@ class Crew:
         elif state is WorkerState.DEGRADED:
             self._begin_check(worker, now)
         elif state in (WorkerState.CHECKING, WorkerState.DRAINING):
-            if worker.occupant is None:
-                reason = f"no answer to a health check within {health.timeout:g} s"
-                self.checked(worker, worker.checks, False, reason, now)
+            reason = f"no answer to a health check within {health.timeout:g} s"
+            self.checked(worker, worker.checks, False, reason, now)
         elif state is WorkerState.TERMINATING:
             self._down_the_ladder(worker, Rung.TERM if worker.rung is Rung.ASK else Rung.KILL, now)
 

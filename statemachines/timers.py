@@ -85,6 +85,11 @@ class Timers:
         armed.due = math.inf
         return armed
 
+    def order(self) -> list[Armed]:
+        """Everything that is armed, in the order in which it will come up."""
+        live = sorted((due, number, armed) for due, number, armed in self._heap if armed.alarm == number)
+        return [armed for _, _, armed in live]
+
     def __len__(self) -> int:
         """Entries in the heap, dead ones included: bounded by twice the live ones plus 64."""
         return len(self._heap)

@@ -1,0 +1,222 @@
+"""Small pools, each with its own kind of trouble, and how many states each of them has.
+
+The counts are exact. They are the regression test of the model and of its key: a change of the core
+that adds a way, loses one, or makes the key coarser changes a number here, and has to say why. To
+see them all again: `python -m pytest tests/specs/test_worlds.py -k exactly`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from remuda.specs.model import Profile
+from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry
+
+CHECKED = Health(interval=30, timeout=5, failures=2, recheck=3)
+ONCE = Breaker(failures=1, probes=1, open_for=20)
+
+
+def policy(
+    max_workers: int = 2,
+    *,
+    min_workers: int = 1,
+    overflow: int = 0,
+    linger: float = 0.0,
+    max_starting: int = 4,
+    max_waiting: int = 1000,
+    session_ttl: float = 300.0,
+    health: Health = Health(interval=math.inf, timeout=5, failures=2, recheck=3),
+    breaker: Breaker = Breaker(failures=2, probes=1, open_for=20),
+    burst: int = 2,
+) -> Policy:
+    """Numbers that are soon reached: two restarts, two failures, one handover, two attempts."""
+    return Policy(
+        min_workers=min_workers,
+        max_workers=max_workers,
+        overflow=overflow,
+        linger=linger,
+        max_starting=max_starting,
+        max_waiting=max_waiting,
+        session_ttl=session_ttl,
+        health=health,
+        breaker=breaker,
+        restart=Restart(base=1, cap=2, burst=burst, period=10),
+        retry=Retry(attempts=2, base=1, cap=1, handovers=1),
+        init_timeout=60,
+        shutdown_timeout=5,
+        history=1,
+    )
+
+
+class Small(msgspec.Struct):
+    """A world that can be seen whole.
+
+    Args:
+        profile: which.
+        states, steps: how many there are, exactly.
+        sights: what it is there for, of `remuda.specs.pool_model.SIGHTS`.
+    """
+
+    profile: Profile
+    states: int
+    steps: int
+    sights: set[str]
+
+
+SMALL: dict[str, Small] = {
+    "crashes": Small(
+        Profile(policy=policy(burst=1), faults=2, what=("die",)),
+        2_023,
+        4_607,
+        {"pool failed", "answer pool_failed", "answer unknown", "answer died", "slot backoff", "slot quarantined"},
+    ),
+    "retries": Small(
+        Profile(policy=policy(), callers=1, calls=2, kinds=("idempotent",), faults=2, what=("die",)),
+        279,
+        479,
+        {"call backing_off", "answer unknown", "slot backoff"},
+    ),
+    "retries in time": Small(
+        Profile(
+            policy=policy(1, breaker=ONCE), callers=1, calls=2, kinds=("idempotent",), faults=1, what=("die",),
+            deadline=5.0,
+        ),
+        509,
+        1_018,
+        {"call backing_off", "answer timed_out", "breaker open", "breaker half_open"},
+    ),
+    "channel": Small(
+        Profile(policy=policy(), kinds=("idempotent",), faults=1, what=("garbage", "hang up"), look=True),
+        1_234,
+        3_745,
+        {"call backing_off", "call running", "stop kill"},
+    ),
+    "garbage": Small(
+        Profile(policy=policy(1), faults=1, what=("garbage",), calls=2),
+        328,
+        688,
+        {"answer violation", "answer answered"},
+    ),
+    "boot": Small(
+        Profile(policy=policy(burst=1), callers=1, faults=2, what=("boot", "hang", "die")),
+        177,
+        318,
+        {"pool failed", "answer pool_failed", "slot quarantined", "slot starting"},
+    ),
+    "boot, one by one": Small(
+        Profile(policy=policy(3, min_workers=3, max_starting=1), callers=1, faults=1, what=("boot", "die")),
+        589,
+        1_110,
+        {"pool failed", "pool impaired", "slot backoff", "worker initializing"},
+    ),
+    "timeouts": Small(
+        Profile(policy=policy(), cancel=True, deadline=10.0, faults=1, what=("die",)),
+        3_290,
+        8_723,
+        {"answer timed_out", "answer cancelled", "answer answered", "breaker open", "breaker half_open"},
+    ),
+    "breaker": Small(
+        Profile(policy=policy(1, breaker=ONCE), callers=2, calls=2, deadline=10.0, cancel=True),
+        974,
+        3_193,
+        {"answer timed_out", "answer circuit_open", "breaker open", "breaker half_open", "pool impaired"},
+    ),
+    "full": Small(
+        Profile(policy=policy(1, max_waiting=1), callers=3, cancel=True),
+        73,
+        207,
+        {"answer full", "answer cancelled"},
+    ),
+    "lease": Small(
+        Profile(policy=policy(), cancel=True, kinds=("lease",), calls=2),
+        2_087,
+        7_980,
+        {"lease queued", "lease running", "answer granted", "answer returned", "worker draining", "answer cancelled"},
+    ),
+    "lost leases": Small(
+        Profile(policy=policy(1), deadline=10.0, kinds=("lease",), calls=2, faults=1, what=("die", "garbage")),
+        2_967,
+        8_648,
+        {"answer granted", "answer died", "answer unknown", "answer violation", "answer timed_out"},
+    ),
+    "leases and calls": Small(
+        Profile(policy=policy(1), kinds=("lease", "plain"), calls=2, faults=1, what=("unfit",), retire=1),
+        2_483,
+        7_233,
+        {"lease running", "worker draining", "stop ask", "stop term", "stop kill"},
+    ),
+    "leases, checked": Small(
+        Profile(policy=policy(1, health=CHECKED), callers=1, kinds=("lease", "plain"), calls=3, retire=1),
+        1_021,
+        2_552,
+        {"lease running", "worker draining", "worker checking"},
+    ),
+    "health": Small(
+        Profile(policy=policy(1, health=CHECKED), faults=2, what=("check", "unfit", "hang")),
+        545,
+        1_228,
+        {"worker checking", "worker degraded", "pool impaired"},
+    ),
+    "health of two": Small(
+        Profile(policy=policy(min_workers=2, health=CHECKED), callers=1, faults=2, what=("check", "unfit")),
+        2_768,
+        4_786,
+        {"worker checking", "worker degraded", "worker terminating"},
+    ),
+    "close": Small(
+        Profile(policy=policy(), close=True, faults=1, what=("die",)),
+        1_940,
+        5_600,
+        {"pool draining", "pool closed", "answer closed", "abandon", "worker draining"},
+    ),
+    "close with leases": Small(
+        Profile(policy=policy(1), close=True, kinds=("plain", "lease"), faults=1, what=("die",)),
+        777,
+        2_287,
+        {"pool closed", "answer closed", "answer granted", "answer died", "abandon"},
+    ),
+    "suspend": Small(
+        Profile(policy=policy(1), suspend=1, cancel=True, faults=1, what=("die",)),
+        592,
+        1_811,
+        {"pool suspended", "slot backoff", "answer cancelled"},
+    ),
+    "overflow": Small(
+        Profile(policy=policy(1, overflow=1, linger=2.0), cancel=True),
+        699,
+        1_804,
+        {"stop ask", "answer cancelled"},
+    ),
+    "overflow that dies": Small(
+        Profile(policy=policy(1, overflow=1, linger=2.0, burst=1), faults=1, what=("die",)),
+        2_931,
+        6_352,
+        {"slot backoff", "stop ask"},
+    ),
+    "sessions": Small(
+        Profile(policy=policy(session_ttl=7.0), kinds=("session", "plain"), end_sessions=1),
+        1_221,
+        2_789,
+        {"call queued", "answer answered", "two sessions"},
+    ),
+    "lanes": Small(
+        Profile(policy=policy(1), callers=3, kinds=("shared", "plain"), deadline=10.0),
+        3_540,
+        7_738,
+        {"call queued", "answer answered", "answer timed_out"},
+    ),
+    "everything, one worker": Small(
+        Profile(policy=policy(1, burst=1), faults=1, cancel=True, retire=1, suspend=1, close=True),
+        9_496,
+        35_898,
+        {"pool closed", "pool suspended", "pool failed", "answer cancelled", "answer violation", "worker draining"},
+    ),
+    "everything but faults, two workers": Small(
+        Profile(policy=policy(burst=1), cancel=True, retire=1, suspend=1, close=True),
+        6_173,
+        27_460,
+        {"pool closed", "pool suspended", "answer cancelled", "worker draining", "abandon"},
+    ),
+}  # fmt: skip
