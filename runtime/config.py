@@ -47,7 +47,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         overflow_linger: seconds an overflow worker stays without work.
         start_concurrency: workers that start at the same time, default: the CPUs.
         max_waiting: callers that may wait for a worker; one more gets `PoolFull`.
-        init_timeout: seconds a worker has to start, import and set up.
+        init_timeout: seconds a worker has to start, import and set up. After that it has, for each
+            entry of the journal that it repeats, the time of a call.
         call_timeout: seconds a call has for everything (waiting, running, every attempt), unless
             the call or its command says otherwise; infinity for none.
         checkout_timeout: seconds that `checkout` waits for a worker; infinity for no limit.

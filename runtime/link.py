@@ -145,7 +145,9 @@ class Link:
             pool.feed(ev.BootFailed(worker, cause))
         elif type(greeting) is Hello:
             pool.learn_commands(greeting.commands)
-            self._write(self._replay())
+            replay = self._replay()
+            self._next_of_the_journal()
+            self._write(replay)
             while (self._expected or self._outbox) and not self.over:
                 await self._turn()
             if not self.over:
@@ -394,6 +396,14 @@ class Link:
             )
         else:
             self.applied.note(item)
+            self._next_of_the_journal()
+
+    def _next_of_the_journal(self) -> None:
+        """A worker that comes up has, for each entry of the journal, the time that the entry had as a call."""
+        entry = self._expected[0][1] if self._expected else None
+        if isinstance(entry, Entry):
+            seconds = max(self._pool.time_of(entry.command), self._pool.config.init_timeout)
+            self._pool.feed(ev.Replaying(self.worker, seconds))
 
     def _note_in_journal(self, ticket: Ticket) -> None:
         assert ticket.info is not None

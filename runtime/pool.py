@@ -556,6 +556,11 @@ class Pool:
         """What a worker said in its handshake that its adapter can do."""
         self._commands = {info.name: info for info in commands}
 
+    def time_of(self, command: str) -> float:
+        """Seconds that a call of this command has, if its caller does not say otherwise."""
+        info = None if self._commands is None else self._commands.get(command)
+        return self.config.call_timeout if info is None or info.timeout is None else info.timeout
+
     def forget(self, link: Link) -> None:
         self._links.pop(link.worker, None)
         self.journal.forget_worker(link.applied)

@@ -169,10 +169,11 @@ class Core:
         """Give idle workers to waiters, each in turn."""
         waiters, crew = self.waiters, self.crew
         while waiters and crew.has_idle:
-            call = waiters.pop()
+            call = waiters.first()
             if call.deadline <= now:
-                self._time_out(call, now)
+                self._time_out(call, now)  # that was no turn: its lane is still next
             else:
+                waiters.pop()
                 self._assign(call, now)
 
     def _assign(self, call: Call, now: float) -> None:
@@ -332,6 +333,9 @@ class Core:
             CALL.step(event.call, CallTrigger.START, now)
 
     # ── Workers ─────────────────────────────────────────────────────────────────────────────────
+
+    def _replaying(self, event: ev.Replaying, now: float) -> None:
+        self.crew.replaying(event.worker, event.seconds, now)
 
     def _initialized(self, event: ev.Initialized, now: float) -> None:
         self.crew.initialized(event.worker, now)
@@ -528,7 +532,7 @@ class Core:
                     self._time_out(armed, now)
             elif type(armed) is Worker:
                 if armed.state is WorkerState.INITIALIZING:
-                    self._cannot_boot(armed, f"not ready within init_timeout ({self.policy.init_timeout:g} s)")
+                    self._cannot_boot(armed, self.crew.too_slow(armed))
                 self.crew.worker_due(armed, now)
             elif type(armed) is Slot:
                 self.crew.slot_due(armed, wanted=bool(self.waiters), now=now)
@@ -557,6 +561,7 @@ _HANDLERS: dict[type, Callable[[Core, Any, float], None]] = {
     ev.GiveUp: Core._give_up,
     ev.Checkin: Core._checkin,
     ev.Began: Core._began,
+    ev.Replaying: Core._replaying,
     ev.Initialized: Core._initialized,
     ev.BootFailed: Core._boot_failed,
     ev.Replied: Core._replied,

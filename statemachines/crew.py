@@ -160,6 +160,18 @@ class Crew:
             self.effects.append(StartWorker(worker))
             starting += 1
 
+    def replaying(self, worker: Worker, seconds: float, now: float) -> None:
+        """The worker is set up, and has this long for the next entry of the journal."""
+        if worker.state is WorkerState.INITIALIZING:
+            worker.set_up = True
+            self.timers.arm(worker, now + seconds)
+
+    def too_slow(self, worker: Worker) -> str:
+        """Why a worker is given up whose time to come up is over."""
+        if worker.set_up:
+            return "it took longer to repeat an entry of the journal than a call has time"
+        return f"not ready within init_timeout ({self._policy.init_timeout:g} s)"
+
     def initialized(self, worker: Worker, now: float) -> None:
         """The worker is up. It is idle now, unless it had been given up meanwhile."""
         if worker.state is not WorkerState.INITIALIZING:
@@ -347,9 +359,7 @@ class Crew:
         """The alarm of a worker went off: what that means depends on its state."""
         state, health = worker.state, self._policy.health
         if state is WorkerState.INITIALIZING:
-            self.condemn(
-                worker, f"not ready within init_timeout ({self._policy.init_timeout:g} s)", now, on_purpose=False
-            )
+            self.condemn(worker, self.too_slow(worker), now, on_purpose=False)
         elif state is WorkerState.READY:
             if worker.slot.kind is SlotKind.OVERFLOW and now >= worker.last_active + self._policy.linger:
                 self.retire(worker, "an overflow worker without work", now)

@@ -24,6 +24,7 @@ __all__ = [
     "HealthChecked",
     "Initialized",
     "Open",
+    "Replaying",
     "Replied",
     "Resume",
     "Retire",
@@ -59,6 +60,17 @@ class Began(msgspec.Struct, frozen=True):
     """The evidence page shows that the call has begun."""
 
     call: Call
+
+
+class Replaying(msgspec.Struct, frozen=True):
+    """The worker is set up and repeats what the journal has; it has so many seconds for the next entry.
+
+    An entry was a call once, and had a call's time. It gets it again: a journal that takes longer than
+    a start would else keep every new worker from becoming ready.
+    """
+
+    worker: Worker
+    seconds: float
 
 
 class Initialized(msgspec.Struct, frozen=True):
@@ -154,6 +166,7 @@ Event = (
     | Began
     | Initialized
     | BootFailed
+    | Replaying
     | Replied
     | HealthChecked
     | ChannelFailed

@@ -111,6 +111,7 @@ class Worker(Subject[WorkerState]):
         "on_purpose",
         "rung",
         "served",
+        "set_up",
         "slot",
         "violation",
         "was_ready",
@@ -132,6 +133,8 @@ class Worker(Subject[WorkerState]):
         self.checks = 0
         """Health checks begun; the number of the current one."""
         self.last_active = now
+        self.set_up = False
+        """Whether it is known to be past its setup, and repeats the journal."""
         self.was_ready = False
         self.on_purpose = False
         """Whether the pool ended it (not: whether it ended well)."""

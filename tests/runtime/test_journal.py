@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from remuda.specs.behaviour import Begin, Behaviour, Command, Die, Finish, Reply, Script
+from remuda.specs.behaviour import Begin, Behaviour, Command, Die, Finish, Hang, Reply, Script, Wait
 from remuda.statemachines.errors import OutcomeUnknown, RemoteError
 
 
@@ -147,3 +147,38 @@ async def test_in_a_session_it_is_for_everybody(simulation: Any, autojump_clock:
         async with pool.checkout() as one, pool.checkout() as other:
             assert await one.call("recall", {"key": "a"}) == 1
             assert await other.call("recall", {"key": "a"}) == 1
+
+
+def slow_memory(seconds: float) -> Behaviour:
+    """`remember` takes its time."""
+    play = (Begin(), Wait(seconds), Reply(lambda call, memory: memory.update({call.args["key"]: 1})), Finish())
+    return Behaviour(commands={"remember": Command(play, journal="key")})
+
+
+async def test_a_journal_may_take_longer_than_a_start(simulation: Any, autojump_clock: Any) -> None:
+    """Each entry has the time of a call: else no worker would ever come up again."""
+    async with simulation(slow_memory(8), init_timeout=10, call_timeout=9) as (pool, launcher):
+        for key in "abc":
+            await pool.call("remember", {"key": key})
+        launcher.worker(0).crash()
+        before = trio.current_time()
+        assert await pool.call("recall", {"key": "c"}, timeout=60) == 1
+        assert trio.current_time() - before == 24
+        assert launcher.witness.launched == 2
+
+
+async def test_an_entry_that_hangs_has_the_time_of_a_call(simulation: Any, autojump_clock: Any) -> None:
+    commands = {"remember": Command((Begin(), Reply(), Finish()), journal="key", timeout=20.0)}
+    hanging = {"remember": Command((Begin(), Hang()), journal="key", timeout=20.0)}
+    script = Script(
+        {(0, 1): Behaviour(commands=commands), (0, 2): Behaviour(commands=hanging)}, Behaviour(commands=commands)
+    )
+    async with simulation(script, init_timeout=5) as (pool, launcher):
+        await pool.call("remember", {"key": "a"})
+        launcher.worker(0).crash()
+        before = trio.current_time()
+        assert await pool.call("echo", {"token": 1}) == 1
+        assert trio.current_time() - before >= 20
+        assert launcher.witness.launched == 3
+        assert pool.last_death is not None
+        assert pool.last_death.cause == "it took longer to repeat an entry of the journal than a call has time"
