@@ -1,0 +1,49 @@
+"""What must hold, whatever happens: the tools that remuda is tested with, for your pools and lifecycles.
+
+    remuda.specs.PoolRules      a pool, attacked by Hypothesis: over your adapter, in simulation or for real
+    remuda.specs.Monitor        the invariants, asked of a live pool
+    remuda.specs.audit          the faults of a lifecycle's declaration
+    remuda.specs.explore        all states of a lifecycle, or of a model
+    remuda.specs.machine        a Hypothesis machine for a lifecycle
+
+They come with the extra `specs`, and are loaded when they are asked for.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # what type checkers take for true
+if TYPE_CHECKING:
+    from remuda.specs.checkpoints import Mark as Mark
+    from remuda.specs.checkpoints import Points as Points
+    from remuda.specs.checkpoints import cancel_everywhere as cancel_everywhere
+    from remuda.specs.monitor import Monitor as Monitor
+    from remuda.specs.rules import PoolRules as PoolRules
+    from remuda.specs.rules import RealWorld as RealWorld
+    from remuda.specs.rules import Request as Request
+    from remuda.specs.rules import SimWorld as SimWorld
+    from remuda.specs.simulated import SimLauncher as SimLauncher
+    from remuda.specs.stepped import SteppedTrio as SteppedTrio
+
+_WHERE = {
+    "checkpoints": "Mark Points cancel_everywhere",
+    "monitor": "Monitor",
+    "rules": "PoolRules RealWorld Request SimWorld",
+    "simulated": "SimLauncher",
+    "stepped": "SteppedTrio",
+}
+"""The public names, by the module that each comes from."""
+
+_MODULES = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+__all__ = [*_MODULES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]  (texts, of the table above)
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'remuda.specs' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"remuda.specs.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

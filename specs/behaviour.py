@@ -50,7 +50,9 @@ __all__ = [
     "Command",
     "Compute",
     "Die",
+    "Do",
     "Emit",
+    "Examine",
     "FailBoot",
     "Finish",
     "Fork",
@@ -143,7 +145,16 @@ class Fork:
     escapes: bool = False
 
 
-Step: TypeAlias = Wait | Hang | Die | Freeze | Emit | Send | HangUp | Say | Fork
+@dataclass(frozen=True)
+class Do:
+    """Run some code in the worker, on its memory and settings. What it raises ends the process; at
+    the start it is told to the parent first, as a setup that failed.
+    """
+
+    action: Callable[[dict[str, object], Mapping[str, Any]], object]
+
+
+Step: TypeAlias = Wait | Hang | Die | Freeze | Emit | Send | HangUp | Say | Fork | Do
 
 # ── Steps for one occasion ──────────────────────────────────────────────────────────────────────
 
@@ -173,12 +184,15 @@ class Reply:
     Args:
         compute: the command's body; what it raises is sent as the failure that it is.
         shift: added to the call's id, to answer a call that was not made.
-        share: how much of the frame is written, 0 to 1; below 1 at least its last byte is missing.
+        share: up to where the frame is written, 0 to 1; below 1 at least its last byte is missing.
+        skip: from where on, 0 to 1, so that a second step can write what a first one with this
+            `share` left out.
     """
 
     compute: Compute = echo
     shift: int = 0
     share: float = 1.0
+    skip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,9 +208,16 @@ class Pong:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Examine:
+    """Answer a health check with what some code makes of the worker's memory: well or not, and why."""
+
+    judge: Callable[[dict[str, object]], tuple[bool, str]]
+
+
 BootStep: TypeAlias = Step | Hello | FailBoot
 CallStep: TypeAlias = Step | Begin | Reply | Finish
-PingStep: TypeAlias = Step | Pong
+PingStep: TypeAlias = Step | Pong | Examine
 
 CallPlay: TypeAlias = tuple[CallStep, ...] | Callable[[messages.Call], tuple[CallStep, ...]]
 """What is done with one call. A function that raises TypeError has refused the arguments."""

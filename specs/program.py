@@ -175,16 +175,27 @@ class Program:
                     await self._send(messages.BootFailed(stage, describe(error)))
                 case play.Pong(healthy, reason) if ping is not None:
                     await self._send(messages.Pong(ping.id, healthy, reason))
+                case play.Examine(judge) if ping is not None:
+                    await self._send(messages.Pong(ping.id, *judge(self.memory)))
+                case play.Do(action):
+                    await self._do(action, booting=turn is None and ping is None)
                 case play.Begin() if turn is not None:
                     self._begin(turn)
-                case play.Reply(compute, shift, share) if turn is not None:
+                case play.Reply(compute, shift, share, skip) if turn is not None:
                     frame = self._answer(turn, compute, shift)
-                    cut = len(frame) if share >= 1 else min(int(len(frame) * share), len(frame) - 1)
-                    await process.write(process.to_parent, frame[:cut])
+                    await process.write(process.to_parent, frame[_cut(frame, skip) : _cut(frame, share)])
                 case play.Finish() if turn is not None:
                     self._finish(turn)
                 case _:
                     raise TypeError(f"{step} does not belong in this play")
+
+    async def _do(self, action: Callable[[dict[str, object], Mapping[str, object]], object], *, booting: bool) -> None:
+        try:
+            action(self.memory, {} if self.boot is None else self.boot.settings)
+        except Exception as error:
+            if booting:
+                await self._send(messages.BootFailed("setup", describe(error)))
+            await self._process.exit(1)
 
     def _begin(self, turn: Turn) -> None:
         self._process.started = turn.call.id
@@ -256,3 +267,8 @@ class Program:
         if len(body) > self._limit:
             raise FrameTooLarge(f"a frame of {len(body)} bytes, where {self._limit} are allowed")
         return messages.decode_to_worker(body)
+
+
+def _cut(frame: bytes, share: float) -> int:
+    """How many bytes this share of a frame is; only the whole of it has the last one."""
+    return len(frame) if share >= 1 else min(int(len(frame) * share), len(frame) - 1)

@@ -112,7 +112,7 @@ class SteppedTrio:
                 await wait_all_tasks_blocked()
                 results.append(result)
 
-        self._spawn(step, name=_name(async_fn))
+        self.spawn(step, name=_name(async_fn))
         try:
             self._pump(lambda: bool(results), f"{_name(async_fn)} and all who run beside it")
         finally:
@@ -123,7 +123,7 @@ class SteppedTrio:
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start `async_fn(*args)` in the background and let it run until it waits."""
-        self._spawn(async_fn, *args)
+        self.spawn(async_fn, *args)
         self.run(trio.lowlevel.checkpoint)
 
     def close(self) -> None:
@@ -132,7 +132,8 @@ class SteppedTrio:
             self._nursery.cancel_scope.cancel()
             self._pump(lambda: self._ended is not None, "the end of the run, with everything cancelled")
 
-    def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
+    def spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
+        """Have `async_fn(*args)` run in the background, from the next step on."""
         if self._ended is not None or self._nursery is None:
             raise RuntimeError("this run has ended")
         self._nursery.start_soon(async_fn, *args, name=name)

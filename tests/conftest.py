@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from .leaks import MARK, Before
+
+# The same examples every time, however busy the machine is. `make fuzz` looks for new ones.
+settings.register_profile("suite", deadline=None, database=None, derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

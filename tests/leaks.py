@@ -27,7 +27,7 @@ MARK = "REMUDA_TEST_MARK"
 SECONDS = 10.0
 """How long something that is on its way out may take: a guard, not a threshold."""
 
-_KEPT = ("Trio thread", "remuda-reaper", "pytest_timeout", "asyncio_", "OptunaHub", "tqdm_monitor")
+_KEPT = ("Trio thread", "pytest_timeout", "asyncio_", "OptunaHub", "tqdm_monitor")
 """Threads that belong to no test: caches, watchdogs."""
 
 _SHARED = ("anon_inode:[eventpoll]", "/dev/null", "/dev/urandom")
@@ -50,8 +50,9 @@ class Before:
 
     def left(self) -> list[str]:
         """What was left behind, in words; processes among it are killed, so that the next test has peace."""
+        threads = self._new_threads()  # first, since some of them wait for processes
         found = [f"process {pid} ({words})" for pid, words in self._processes()]
-        found += [f"thread {thread.name}" for thread in self._new_threads()]
+        found += [f"thread {thread.name}" for thread in threads]
         if self._descriptors != _descriptors():
             gc.collect()  # what only a cycle holds is closed late, but it is closed
             new = _descriptors() - self._descriptors
