@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 DIAGRAMS := README.md docs/lifecycles.md
 
-.PHONY: help demo test check docs coverage clean
+MINUTES ?= 5
+
+.PHONY: help demo test check docs coverage fuzz explore shake clean
 
 help:
 	@echo "make demo      answer 300 questions while workers are killed"
 	@echo "make test      all tests"
 	@echo "make check     format, lint, types, generated docs, wheel"
 	@echo "make docs      bring the generated docs up to date"
+	@echo "make fuzz      attack the pool for MINUTES (5), in simulation and on real processes"
+	@echo "make explore   walk through larger pools state by state, for many minutes"
+	@echo "make shake     all tests, 20 times, in another order each time, with both cores loaded"
 	@echo "make coverage  all tests, and what they reach, in workers too"
 	@echo "make clean     remove what the others made"
 
@@ -19,7 +24,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m remuda demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n auto --dist worksteal tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -35,6 +40,20 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m remuda.cli.diagram --write $(DIAGRAMS)
 	$(BIN)/python tests/reality/table.py --write
 	$(BIN)/python docs/make_errors.py --write
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m remuda fuzz --minutes $(MINUTES)
+	$(BIN)/python -m remuda fuzz --minutes $(MINUTES) --real
+	REMUDA_TEST_DEPTH=10 $(BIN)/python -m pytest -q -o timeout=3600 tests/specs
+
+explore: $(VENV)/.dev
+	$(BIN)/python -m remuda.specs.deep
+
+# As many runners as there are cores, twice: nothing is ever alone on a core.
+shake: $(VENV)/.dev
+	for round in $$(seq 20); do \
+		$(BIN)/python -m pytest -q -n $$((2 * $$(nproc))) -p randomly --timeout 600 tests || exit 1; \
+	done
 
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase

@@ -803,7 +803,7 @@ SIMULATION = settings(
     stateful_step_count=40,
     deadline=None,
     phases=_QUICK,
-    suppress_health_check=[*HealthCheck],
+    suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]  (an enum of its own kind)
 )
 """The settings of a `TestCase` in simulation; assign others to `YourRules.TestCase.settings`."""
 

@@ -111,7 +111,7 @@ class Campaign:
                 super()._count()
                 on_run()
 
-        Played.__name__ = Played.__qualname__ = rules.__name__
+        Played.__module__, Played.__name__, Played.__qualname__ = rules.__module__, rules.__name__, rules.__qualname__
         self._rules, self._seed = Played, seed
 
     def play(self, runs: int) -> BaseException | None:
@@ -151,17 +151,17 @@ def _declared() -> frozenset[tuple[str, str, str]]:
 
 def _scenario(error: BaseException, rules: type[PoolRules]) -> str:
     """The steps that Hypothesis has noted on the error, as a test."""
-    for note in getattr(error, "__notes__", ()):
-        steps = re.search(r"^state = .*?^state\.teardown\(\)", note, re.DOTALL | re.MULTILINE)
-        if steps:
-            body = "\n".join(f"    {line}" for line in steps[0].splitlines())
-            imports = (
-                "from remuda import Breaker, Health, Restart, Retry\n"
-                f"from {rules.__module__} import {rules.__name__}\n"
-                "from remuda.specs import Request\n"
-            )
-            return f"{imports}\n\ndef test_found_by_fuzzing():\n{body}\n"
-    return ""
+    noted = "\n".join(getattr(error, "__notes__", ()))
+    steps = re.search(r"^state = .*?^state\.teardown\(\)", noted, re.DOTALL | re.MULTILINE)
+    if steps is None:
+        return ""
+    body = "\n".join(f"    {line}" for line in steps[0].splitlines())
+    return (
+        "from remuda import Breaker, Health, Restart, Retry\n"
+        f"from {rules.__module__} import {rules.__name__}\n"
+        "from remuda.specs import Request\n\n\n"
+        f"def test_found_by_fuzzing():\n{body}\n"
+    )
 
 
 def fuzz(target: str | None, minutes: float, seed: int, *, real: bool, quiet: bool) -> int:
