@@ -16,20 +16,43 @@ if TYPE_CHECKING:
     from remuda.specs.checkpoints import Mark as Mark
     from remuda.specs.checkpoints import Points as Points
     from remuda.specs.checkpoints import cancel_everywhere as cancel_everywhere
+    from remuda.specs.claims import Request as Request
+    from remuda.specs.coverage import Coverage as Coverage
+    from remuda.specs.engines import engines_agree as engines_agree
+    from remuda.specs.explorer import Model as Model
+    from remuda.specs.explorer import always as always
+    from remuda.specs.explorer import eventually as eventually
+    from remuda.specs.explorer import explore as explore
+    from remuda.specs.explorer import sometimes as sometimes
+    from remuda.specs.history import History as History
+    from remuda.specs.invariant import InvariantViolated as InvariantViolated
+    from remuda.specs.lifecycle_rules import LifecycleRules as LifecycleRules
+    from remuda.specs.lifecycle_rules import machine as machine
+    from remuda.specs.lifecycles import audit as audit
     from remuda.specs.monitor import Monitor as Monitor
     from remuda.specs.rules import PoolRules as PoolRules
-    from remuda.specs.rules import RealWorld as RealWorld
-    from remuda.specs.rules import Request as Request
-    from remuda.specs.rules import SimWorld as SimWorld
+    from remuda.specs.sequential import judge as judge
     from remuda.specs.simulated import SimLauncher as SimLauncher
     from remuda.specs.stepped import SteppedTrio as SteppedTrio
+    from remuda.specs.worlds import RealWorld as RealWorld
+    from remuda.specs.worlds import SimWorld as SimWorld
 
 _WHERE = {
     "checkpoints": "Mark Points cancel_everywhere",
+    "claims": "Request",
+    "coverage": "Coverage",
+    "engines": "engines_agree",
+    "explorer": "Model always eventually explore sometimes",
+    "history": "History",
+    "invariant": "InvariantViolated",
+    "lifecycle_rules": "LifecycleRules machine",
+    "lifecycles": "audit",
     "monitor": "Monitor",
-    "rules": "PoolRules RealWorld Request SimWorld",
+    "rules": "PoolRules",
+    "sequential": "judge",
     "simulated": "SimLauncher",
     "stepped": "SteppedTrio",
+    "worlds": "RealWorld SimWorld",
 }
 """The public names, by the module that each comes from."""
 

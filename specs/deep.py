@@ -20,7 +20,7 @@ import resource
 import sys
 from collections.abc import Sequence
 
-from remuda.specs.explore import Exploration, Progress, explore
+from remuda.specs.explorer import Exploration, Progress, explore
 from remuda.specs.model import Profile
 from remuda.specs.pool_model import PoolModel
 from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry

@@ -38,14 +38,17 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import StrEnum
 from itertools import islice, pairwise
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import msgspec
 
 from remuda.specs.invariants import InvariantViolated
+from remuda.specs.lifecycles import LifecycleMap, explore_lifecycle
 from remuda.specs.liveness import first_lasting
 from remuda.specs.properties import Kind, Model, Property, always, eventually, sometimes
+from remuda.statemachines.lifecycle import Lifecycle
 
 __all__ = [
     "Counterexample", "Exploration", "Kind", "Model", "Progress", "Property",
@@ -54,6 +57,8 @@ __all__ = [
 
 S = TypeVar("S")
 A = TypeVar("A", bound=Hashable)
+L = TypeVar("L", bound=StrEnum)
+T = TypeVar("T", bound=StrEnum)
 Place: TypeAlias = tuple[int, A] | tuple[()]
 """Where something was seen: a state and the action taken there; or in an initial state."""
 
@@ -142,6 +147,11 @@ class Exploration(msgspec.Struct):
         return "\n".join(lines)
 
 
+@overload
+def explore(model: Lifecycle[L, T]) -> LifecycleMap[L, T]: ...
+
+
+@overload
 def explore(
     model: Model[S, A],
     *,
@@ -151,8 +161,22 @@ def explore(
     compact: bool = False,
     keep: int = 50_000,
     progress: Callable[[Progress], None] | None = None,
-) -> Exploration:
-    """Walk through all states of a model.
+) -> Exploration: ...
+
+
+def explore(
+    model: Model[S, A] | Lifecycle[Any, Any],
+    *,
+    max_states: int = 1_000_000,
+    stop_at_first: bool = True,
+    distrust: int = 0,
+    compact: bool = False,
+    keep: int = 50_000,
+    progress: Callable[[Progress], None] | None = None,
+) -> Exploration | LifecycleMap[Any, Any]:
+    """Walk through all states of a model, or of a lifecycle.
+
+    A lifecycle is small: it is walked through to the end, and the other arguments do not matter.
 
     Args:
         model: what is walked through.
@@ -167,6 +191,8 @@ def explore(
             made again, step by step from the beginning, when it is their turn.
         progress: called every 10 000 states.
     """
+    if isinstance(model, Lifecycle):
+        return explore_lifecycle(model)
     return _Walk(model, max_states, stop_at_first, distrust, compact, keep, progress).go()
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
-from remuda.specs.explore import Model, Property, always, eventually, sometimes
+from remuda.specs.explorer import Model, Property, always, eventually, sometimes
 from remuda.specs.invariants import INVARIANTS, Invariant, InvariantViolated
 from remuda.specs.model import Action, Profile, World
 from remuda.statemachines import effects as fx

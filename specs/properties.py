@@ -1,7 +1,7 @@
 """What can be explored, and what is to be true of it: a model and its properties.
 
 A model is a few plain methods; a property is a sentence and a function that says whether it holds.
-What they mean together is told in `remuda.specs.explore`, which walks through them.
+What they mean together is told in `remuda.specs.explorer`, which walks through them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from remuda.specs.explore import Model, Progress, Property, always, eventually, explore, replay, sometimes
+from remuda.specs.explorer import Model, Progress, Property, always, eventually, explore, replay, sometimes
 from remuda.specs.invariants import InvariantViolated
 
 Properties = Sequence[Property[int]]

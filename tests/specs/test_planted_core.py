@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from remuda.specs import model as model_module
-from remuda.specs.explore import Exploration, Property, explore
+from remuda.specs.explorer import Exploration, Property, explore
 from remuda.specs.invariants import NUMBERS, InvariantViolated
 from remuda.specs.model import Profile, World
 from remuda.specs.pool_model import PoolModel

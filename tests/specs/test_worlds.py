@@ -7,7 +7,7 @@ import random
 import pytest
 
 from remuda.specs import deep
-from remuda.specs.explore import explore, replay
+from remuda.specs.explorer import explore, replay
 from remuda.specs.model import FAULTS, Profile, World
 from remuda.specs.pool_model import SIGHTS, PoolModel
 from remuda.statemachines.breaker import BreakerState
