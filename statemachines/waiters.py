@@ -72,6 +72,12 @@ class Waiters(Generic[W]):
         self._count -= 1
         return True
 
+    def first(self) -> W:
+        """The next in turn, who stays. Raises KeyError if none waits."""
+        for waiter in self:
+            return waiter
+        raise KeyError("nobody is waiting")
+
     def pop(self) -> W:
         """The next in turn; its lane goes to the end of the round. Raises KeyError if none waits."""
         if not self._count:

@@ -24,7 +24,7 @@ def test_in_one_lane_the_order_is_that_of_arrival() -> None:
     for caller in callers:
         waiters.add(caller)
     assert [waiters.pop() for _ in callers] == callers
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="^'nobody is waiting'$"):
         waiters.pop()
 
 
@@ -61,6 +61,24 @@ def test_one_that_leaves_is_not_counted() -> None:
     assert caller in waiters and len(waiters) == 1
     assert waiters.remove(caller) and not waiters.remove(caller)
     assert caller not in waiters and len(waiters) == 0 and list(waiters) == []
+
+
+def test_the_first_is_who_would_be_popped_and_stays() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    with pytest.raises(KeyError, match="^'nobody is waiting'$"):
+        waiters.first()
+    for number, session in enumerate("aab"):
+        waiters.add(Caller(number, session))
+    for left in (3, 2, 1):
+        first = waiters.first()
+        assert len(waiters) == left and first is waiters.first() and waiters.pop() is first
+
+
+def test_who_waits_is_found_in_its_own_lane() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    here, there = Caller(0, "a"), Caller(1, "b")
+    waiters.add(here)
+    assert here in waiters and there not in waiters and Caller(0) not in waiters
 
 
 @given(st.lists(st.tuples(st.sampled_from("+-<x"), st.sampled_from([None, "a", "b", "c"])), max_size=60))
