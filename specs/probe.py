@@ -154,6 +154,7 @@ class Probe:
             case "exit":
                 raise SystemExit(token)
             case "unfit":
+                time.sleep(seconds)
                 raise WorkerUnfit(str(token))
             case "unserializable":
                 return object()
@@ -266,7 +267,7 @@ _PLAYS: Mapping[str, tuple[CallStep, ...]] = {
     "say": (Begin(), Say("a line for the log\n"), Reply(_token), Finish()),
     "raise": (Begin(), Reply(_raise_value_error), Finish()),
     "exit": (Begin(), Reply(_raise_system_exit), Finish()),
-    "unfit": (Begin(), Reply(_raise_unfit), Finish()),
+    "unfit": (Begin(), _ITS_TIME, Reply(_raise_unfit), Finish()),
     "unserializable": (Begin(), Reply(_something_odd), Finish()),
     "die": (Begin(), Die()),
     "die once": (Begin(), Die()),

@@ -496,6 +496,16 @@ class PoolRules(RuleBasedStateMachine):
         """A few bytes at a time go through its channel."""
         self._next("is narrow")
 
+    @rule()
+    def the_next_worker_leaves_a_child_behind(self) -> None:
+        """It holds all its descriptors: when the worker dies, no end of file comes."""
+        self._next("leaves a child")
+
+    @rule()
+    def the_next_worker_is_unwell(self) -> None:
+        """It does its work, and fails its health checks."""
+        self._next("is unwell")
+
     def _next(self, start: Start) -> None:
         if start in self.world.can:
             self.ground.start_next(start)

@@ -24,13 +24,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import trio
 
 from remuda.bridge.seam import Launcher, StartOrder
 from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
-from remuda.specs.behaviour import Behaviour, Die, FailBoot, Hang, Wait
+from remuda.specs.behaviour import Behaviour, Die, FailBoot, Fork, Hang, Pong, Wait
 from remuda.specs.hosted import hosting
 from remuda.specs.probe import GARBAGE, HALF_A_FRAME, PLANS, Probe, acting, token_of
 from remuda.specs.simulated import SimLauncher, SimWorker
@@ -39,14 +39,17 @@ from remuda.specs.stepped import SteppedTrio
 __all__ = ["FAULTS", "STARTS", "Fault", "RealWorld", "SimWorld", "Start", "World"]
 
 Fault: TypeAlias = Literal["crash", "freeze", "garbage", "half a frame", "hang up"]
-Start: TypeAlias = Literal["slow", "hangs", "fails", "dies", "is refused", "is deaf", "lingers", "is narrow"]
+Start: TypeAlias = Literal[
+    "slow", "hangs", "fails", "dies", "is refused", "is deaf", "lingers", "is narrow", "leaves a child", "is unwell"
+]
 
 FAULTS: tuple[Fault, ...] = ("crash", "freeze", "garbage", "half a frame", "hang up")
 """What can be done to a live worker: SIGKILL, SIGSTOP, bytes on its channel, its channel closed."""
 
-STARTS: tuple[Start, ...] = ("slow", "hangs", "fails", "dies", "is refused", "is deaf", "lingers", "is narrow")
+STARTS: tuple[Start, ...] = get_args(Start)
 """How the next worker may start: late, never, with an error, with a crash, refused by the operating
-system, deaf to SIGTERM, slow to die, or with a channel that takes a few bytes at a time."""
+system, deaf to SIGTERM, slow to die, with a channel that takes a few bytes at a time, with a child that
+escapes and holds its descriptors, or so that it fails its health checks."""
 
 
 PATIENCE = 2 * 3600.0
@@ -169,6 +172,10 @@ class SimWorld(World):
                 return replace(plain, kill_seconds=0.5)
             case "is narrow":
                 return replace(plain, capacity=16, chunk=5, chunk_seconds=0.001)
+            case "leaves a child":
+                return replace(plain, boot=(Fork(escapes=True), Wait(1.0), *plain.boot))
+            case "is unwell":
+                return replace(plain, ping=(Wait(0.5), Pong(healthy=False, reason="unwell")))
             case None:
                 return plain
 

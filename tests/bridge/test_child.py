@@ -181,7 +181,9 @@ async def test_arguments_that_are_no_arguments(args: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{Frozen(): 1}, msgspec.Raw(b"\x91" * 100_000 + b"\xc0"), msgspec.Raw(b"\xc1"), msgspec.Raw(b"")], ids=repr
+    "value",
+    [{Frozen(): 1}, msgspec.Raw(b"\x91" * 100_000 + b"\xc0"), msgspec.Raw(b"\xc1"), msgspec.Raw(b"")],
+    ids=["a key that is no key", "deep", "no type", "nothing"],
 )
 async def test_arguments_that_can_be_sent_and_not_read(value: object) -> None:
     """Nobody would be left if each worker ended that such a call is given to."""

@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -94,7 +95,7 @@ def run(function: Any, *args: Any) -> Any:
         (functools.partial(functools.partial(int, base=2), base=16), ("ff",), 255),
         (functools.partial(functools.partial(divmod, 7), 3), (), (2, 1)),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )
 def test_what_has_a_name_is_found_by_it(function: Any, args: tuple[Any, ...], result: Any) -> None:
     assert run(function, *args) == result

@@ -1,0 +1,291 @@
+"""Every step that a lifecycle declares is taken in the simulated world, or is known not to be, and why.
+
+What chance does not reach soon is played on purpose: the scenarios below are moves of `PoolRules`, as a
+search would print them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+from trio.testing import MockClock
+
+from remuda.runtime.config import Breaker, Health, Restart, Retry
+from remuda.runtime.pool import open_pool
+from remuda.specs.behaviour import Behaviour, Hang
+from remuda.specs.rules import PoolRules, Request
+from remuda.specs.simulated import SimLauncher
+from remuda.specs.watch import Watch
+from remuda.statemachines.breaker import BREAKER
+from remuda.statemachines.call import CALL
+from remuda.statemachines.pool import POOL
+from remuda.statemachines.slot import SLOT
+from remuda.statemachines.worker import WORKER
+
+Pair = tuple[str, str, str]
+
+BY_HAND = "the breaker is told so by hand, and a pool has no way to do that yet"
+NO_INTERRUPT = "workers are not interrupted yet: a deadline kills"
+LATE = "the core drops late news of a worker that is on its way out, before they become a step"
+ONLY_CHANGES = "the core asks for this step only when the state changes by it"
+RETIRED_OR_FAILED = "only a worker that has not come up is ended by `terminate`; the others retire or fail"
+
+UNREACHED: dict[Pair, str] = {
+    **{
+        ("breaker", state, trigger): BY_HAND
+        for state in ("closed", "open", "half_open", "forced_open", "disabled")
+        for trigger in ("force_open", "disable", "reset")
+    },
+    **{("worker", "interrupting", t): NO_INTERRUPT for t in ("interrupted", "fail", "retire", "terminate", "exited")},
+    ("worker", "busy", "interrupt"): NO_INTERRUPT,
+    ("worker", "draining", "interrupted"): NO_INTERRUPT,
+    **{
+        ("worker", "terminating", trigger): LATE
+        for trigger in (
+            *("init_complete", "checkout", "checkin", "checkin_error", "begin_check", "health_check_passed"),
+            *("health_check_failed", "interrupt", "interrupted", "retire", "fail", "terminate"),
+        )
+    },
+    **{
+        ("worker", state, "terminate"): RETIRED_OR_FAILED
+        for state in ("ready", "busy", "checking", "degraded", "draining")
+    },
+    ("worker", "initializing", "retire"): "nothing retires a worker that has not come up",
+    ("pool", "draining", "drain"): ONLY_CHANGES,
+    ("pool", "failed", "fail"): ONLY_CHANGES,
+    ("pool", "impaired", "impair"): ONLY_CHANGES,
+    ("pool", "ready", "become_ready"): ONLY_CHANGES,
+    ("pool", "starting", "impair"): "a pool that starts becomes ready or fails; nobody has it before",
+    ("slot", "starting", "restart"): "what is ended on purpose while it starts is stopped first",
+    ("slot", "backoff", "quarantine"): "a token is taken before the pause, not behind it",
+}
+"""Declared, and never taken. An entry that is taken after all fails the test."""
+
+SOON = Health(interval=2.0, timeout=1.0, failures=3, recheck=50.0)
+PATIENT = Retry(base=50.0, cap=50.0)
+STRICT = Restart(base=1.0, cap=5.0, burst=1, period=1000.0)
+HASTY = Restart(base=0.001, cap=0.001, burst=2, period=1000.0)
+
+
+def act(plan: str, seconds: float = 0.0, *, again: bool = False) -> Request:
+    return Request("act_again" if again else "act", {"plan": plan, "seconds": seconds})
+
+
+SCENARIOS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, dict[str, Any]]]]] = {
+    # name: fields of the configuration, how the first workers start, the moves
+    "a call that had not begun when its pool closed": (
+        {},
+        [],
+        [
+            ("stop_a_worker", {"which": 0}),
+            ("call", {"request": act("answer"), "timeout": None}),
+            ("close", {"luck": 0}),
+            ("crash_a_busy_worker", {"which": 0}),
+        ],
+    ),
+    "a call is cancelled between attempts": (
+        {"retry": PATIENT},
+        [],
+        [("call", {"request": act("die", again=True), "timeout": None}), ("hang_up", {"which": 0})],
+    ),
+    "a call passes its deadline between attempts": (
+        {"retry": PATIENT},
+        [],
+        [
+            ("call", {"request": act("die", again=True), "timeout": 1.0}),
+            ("time_passes", {"seconds": 3.0}),
+        ],
+    ),
+    "a pool closes while a call is between attempts": (
+        {"retry": PATIENT},
+        [],
+        [("call", {"request": act("die", again=True), "timeout": None}), ("close", {"luck": 0})],
+    ),
+    "a pool closes with a worker that is degraded": (
+        {"health": SOON},
+        ["is unwell"],
+        [("time_passes", {"seconds": 3.0}), ("close", {"luck": 0})],
+    ),
+    "a degraded worker dies": (
+        {"health": SOON},
+        ["is unwell"],
+        [("time_passes", {"seconds": 3.0}), ("crash_a_worker_that_is_checked", {"which": 0})],
+    ),
+    "a degraded worker dies, and a child of it holds its channel": (
+        {"health": SOON},
+        ["leaves a child"],
+        [
+            ("call", {"request": act("unfit"), "timeout": None}),
+            ("crash_a_worker_that_is_checked", {"which": 0}),
+        ],
+    ),
+    "a pool closes while a worker that is unwell is asked": (
+        {"health": SOON},
+        ["is unwell"],
+        [("time_passes", {"seconds": 2.2}), ("close", {"luck": 0})],
+    ),
+    "a pool closes while a worker is asked": (
+        {"health": SOON},
+        ["is narrow"],
+        [("time_passes", {"seconds": 2.001}), ("close", {"luck": 0})],
+    ),
+    "a worker is unfit at its last call": (
+        {},
+        [],
+        [("call", {"request": act("unfit", 1.0), "timeout": None}), ("close", {"luck": 0})],
+    ),
+    "a worker dies at its last call, and a child of it holds its channel": (
+        {},
+        ["leaves a child"],
+        [
+            ("call", {"request": act("slow", 3.0), "timeout": None}),
+            ("close", {"luck": 0}),
+            ("crash_a_busy_worker", {"which": 0}),
+        ],
+    ),
+    "a worker dies while it is asked, and a child of it holds its channel": (
+        {"health": SOON},
+        ["leaves a child"],
+        [
+            ("stop_a_worker", {"which": 0}),
+            ("time_passes", {"seconds": 2.5}),
+            ("crash_a_worker_that_is_checked", {"which": 0}),
+        ],
+    ),
+    "a worker dies at its start again and again, and a child of it holds its channel": (
+        {"restart": HASTY},
+        ["slow", "leaves a child", "leaves a child"],
+        [
+            ("crash_an_idle_worker", {"which": 0}),
+            ("time_passes", {"seconds": 0.01}),
+            ("crash_a_worker_that_starts", {"which": 0}),
+            ("time_passes", {"seconds": 0.01}),
+            ("crash_a_worker_that_starts", {"which": 0}),
+        ],
+    ),
+    "a call that has not begun is cancelled": (
+        {},
+        [],
+        [
+            ("stop_a_worker", {"which": 0}),
+            ("call", {"request": act("answer"), "timeout": None}),
+            ("hang_up", {"which": 0}),
+        ],
+    ),
+    "a call that has not begun passes its deadline": (
+        {},
+        [],
+        [
+            ("stop_a_worker", {"which": 0}),
+            ("call", {"request": act("answer"), "timeout": 1.0}),
+            ("time_passes", {"seconds": 3.0}),
+        ],
+    ),
+    "a pool closes while a call runs to its end": (
+        {},
+        [],
+        [("call", {"request": act("slow", 1.0), "timeout": None}), ("close", {"luck": 0})],
+    ),
+    "a pool closes while a worker waits for its turn to start": (
+        {"max_workers": 3, "start_concurrency": 1},
+        ["is narrow", "slow"],
+        [
+            ("call_at_the_same_time", {"requests": [act("slow", 3.0)] * 3}),
+            ("close", {"luck": 0}),
+        ],
+    ),
+    "a worker fails while it is degraded": (
+        {"health": SOON},
+        ["is unwell"],
+        [("time_passes", {"seconds": 3.0}), ("half_a_frame_from_a_worker", {"which": 0})],
+    ),
+    "the budget is spent when the last worker dies": (
+        {"restart": STRICT},
+        ["leaves a child", "leaves a child"],
+        [
+            ("crash_an_idle_worker", {"which": 0}),
+            ("time_passes", {"seconds": 10.0}),
+            ("crash_an_idle_worker", {"which": 0}),
+        ],
+    ),
+    "a pool closes while it is impaired": (
+        {"breaker": Breaker(failures=1)},
+        [],
+        [("call", {"request": act("die"), "timeout": None}), ("close", {"luck": 0})],
+    ),
+    "a pool closes while it is suspended": ({}, [], [("suspend", {}), ("close", {"luck": 0})]),
+}
+
+
+def declared() -> set[Pair]:
+    return {
+        (lifecycle.name, str(state), str(trigger))
+        for lifecycle in (WORKER, SLOT, POOL, CALL, BREAKER)
+        for state, row in lifecycle.table.items()
+        for trigger in row
+    }
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logger = logging.getLogger("remuda")
+    before, logger.level = logger.level, logging.CRITICAL
+    yield
+    logger.setLevel(before)
+
+
+def by_chance() -> set[Pair]:
+    """What the rules take in a number of runs."""
+
+    class Chance(PoolRules):
+        pass
+
+    chosen = settings(Chance.TestCase.settings, max_examples=80, database=None, phases=[Phase.generate])
+    run_state_machine_as_test(seed(2)(Chance), settings=chosen)
+    return set(Chance.tally.pairs)
+
+
+def on_purpose(name: str) -> set[Pair]:
+    """What a scenario takes; its ending is that of every run."""
+    fields, starts, moves = SCENARIOS[name]
+    rules = PoolRules()
+    try:
+        rules.open(fields={"max_workers": 1, **fields}, starts=starts, work=0.0, schedule=0)
+        for move, arguments in moves:
+            getattr(rules, move)(**arguments)
+    finally:
+        rules.teardown()
+    return set(rules.watch.pairs)
+
+
+def while_it_starts() -> set[Pair]:
+    """A pool that is given up before it is there."""
+    watch = Watch()
+
+    async def give_up() -> None:
+        async with SimLauncher.open(Behaviour(boot=(Hang(),))) as launcher:
+            with trio.move_on_after(1):
+                async with open_pool(adapter="simulated:Adapter", launcher=launcher, observers=[watch]):
+                    pass
+            assert launcher.witness.leftovers() == []
+
+    trio.run(give_up, clock=MockClock(autojump_threshold=0))
+    return set(watch.pairs)
+
+
+def test_every_declared_step_is_taken_or_known_not_to_be() -> None:
+    taken = by_chance() | while_it_starts()
+    for name in SCENARIOS:
+        taken |= on_purpose(name)
+    taken &= declared()  # a step is recorded with the state it was taken in, also those that stay
+    missing = declared() - taken - set(UNREACHED)
+    assert not missing, f"never taken: {sorted(missing)}"
+    stale = taken & set(UNREACHED)
+    assert not stale, f"taken after all: {sorted(stale)}"
+    assert set(UNREACHED) <= declared()
