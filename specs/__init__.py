@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from remuda.specs.sequential import judge as judge
     from remuda.specs.simulated import SimLauncher as SimLauncher
     from remuda.specs.stepped import SteppedTrio as SteppedTrio
+    from remuda.specs.stepped import stepped as stepped
     from remuda.specs.worlds import RealWorld as RealWorld
     from remuda.specs.worlds import SimWorld as SimWorld
 
@@ -51,7 +52,7 @@ _WHERE = {
     "rules": "PoolRules",
     "sequential": "judge",
     "simulated": "SimLauncher",
-    "stepped": "SteppedTrio",
+    "stepped": "SteppedTrio stepped",
     "worlds": "RealWorld SimWorld",
 }
 """The public names, by the module that each comes from."""

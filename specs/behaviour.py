@@ -229,13 +229,14 @@ ANSWER: tuple[CallStep, ...] = (Begin(), Reply(), Finish())
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the simulated adapter; the fields are those of `remuda.command`."""
+    """A command of the simulated adapter; the fields are those of `remuda.command`, and of `CommandInfo`."""
 
     play: CallPlay = ANSWER
     idempotent: bool = False
     timeout: float | None = None
     journal: str | bool | None = None
     forgets: str | None = None
+    key_at: int | None = None
 
 
 def argument(call: messages.Call, name: str, position: int = 0) -> Any:

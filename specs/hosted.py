@@ -71,7 +71,7 @@ def _command(info: messages.CommandInfo, run: Compute, work: float) -> Command:
     if work:
         # Writing nothing of the answer computes it; the rest of the time passes before it is sent.
         play = (Begin(), Wait(work / 2), Reply(run, share=0.0), Wait(work / 2), Reply(run), Finish())
-    return Command(play, info.idempotent, info.timeout, info.journal, info.forgets)
+    return Command(play, info.idempotent, info.timeout, info.journal, info.forgets, info.key_at)
 
 
 def _in(memory: dict[str, object]) -> Adapter:

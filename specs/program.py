@@ -217,6 +217,7 @@ class Program:
                 timeout=command.timeout,
                 journal=command.journal,
                 forgets=command.forgets,
+                key_at=command.key_at,
             )
             for name, command in self._commands.items()
         ]

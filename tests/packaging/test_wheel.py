@@ -13,7 +13,7 @@ from .conftest import ROOMS, ROOT
 def test_the_wheel_has_what_the_tree_has(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
-    expected = {"remuda/py.typed", "remuda/__init__.py", "remuda/__main__.py"}
+    expected = {"remuda/py.typed", "remuda/__init__.py", "remuda/__main__.py", "remuda/testing.py"}
     expected |= {f"remuda/cli/{path.name}" for path in (ROOT / "remuda" / "cli").glob("*.py")}
     for room in ROOMS:
         expected |= {f"remuda/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
@@ -27,7 +27,8 @@ def test_its_metadata(wheel: Path) -> None:
         entries = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "License-Expression: MIT" in metadata and "Requires-Python: >=3.11" in metadata
-    assert "remuda = remuda.cli:main" in entries
+    for entry in ("remuda.cli:main", "remuda.runtime.dice:register", "remuda.specs.plugin"):
+        assert f"remuda = {entry}" in entries
 
 
 def test_the_first_program_of_the_readme(python: Path, tmp_path: Path) -> None:
