@@ -30,6 +30,7 @@ that finds what needs many of one kind and none of another.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ __all__ = ["PoolRules", "RealWorld", "Request", "SimWorld", "Tally"]
 T = TypeVar("T")
 
 HOUR = 3600.0
+_log = logging.getLogger("remuda")
 WHICH = st.integers(0, 3)
 """Which of those there are; counted round, so that there is always one if there are any."""
 SECONDS = st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0, 10.0, 30.0, 100.0])
@@ -162,6 +164,7 @@ class PoolRules(RuleBasedStateMachine):
         trio_run._r.seed(schedule)  # trio has no public way, and allows it where Hypothesis is loaded
         self.requests()  # says at once if there are none
         self.ground = self.world(self.adapter, work)
+        self._log_was_off, _log.disabled = _log.disabled, True  # many workers die here, each worth a line
         self.placed: list[Placed] = []
         self.holders: list[_Holder] = []
         self.wrong: list[str] = []
@@ -545,9 +548,10 @@ class PoolRules(RuleBasedStateMachine):
         if not hasattr(self, "ground"):
             return
         try:
-            if not self.broken and self._pool is not None:
+            if not (self.broken or self.loop.ended or self._pool is None):
                 self._end_well()
         finally:
+            _log.disabled = self._log_was_off
             self._count()
             self.ground.close()
 

@@ -97,6 +97,11 @@ class SteppedTrio:
         """The run's time, in seconds; it moves only during a step."""
         return self._clock.current_time()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over: closed, or ended by a crash."""
+        return self._ended is not None
+
     def run(self, async_fn: Callable[..., Awaitable[T]], *args: object) -> T:
         """Run `async_fn(*args)` to its end and every other task until it waits.
 

@@ -11,7 +11,6 @@ does not need the seed: its scenario says all.
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import re
 import sys
@@ -174,7 +173,6 @@ def fuzz(target: str | None, minutes: float, seed: int, *, real: bool, quiet: bo
     out, progress = Console(highlight=False), _progress(quiet=quiet)
     end = time.monotonic() + minutes * 60
     error: BaseException | None = None
-    logging.getLogger("remuda").setLevel(logging.CRITICAL + 1)  # thousands of workers are about to die
     with progress:
         task = progress.add_task("", total=minutes * 60, runs=0, found="")
 

@@ -6,11 +6,8 @@ search would print them.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import trio
 from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -230,14 +227,6 @@ def declared() -> set[Pair]:
         for state, row in lifecycle.table.items()
         for trigger in row
     }
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logger = logging.getLogger("remuda")
-    before, logger.level = logger.level, logging.CRITICAL
-    yield
-    logger.setLevel(before)
 
 
 def by_chance() -> set[Pair]:

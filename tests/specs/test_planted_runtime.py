@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
@@ -18,14 +15,6 @@ from .planted_runtime import BUGS, Bug
 
 MOST = 400
 """Runs after which a bug counts as not found."""
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logger = logging.getLogger("remuda")
-    before, logger.level = logger.level, logging.CRITICAL
-    yield
-    logger.setLevel(before)
 
 
 def hunt(bug: Bug, patch: pytest.MonkeyPatch) -> tuple[str, int]:

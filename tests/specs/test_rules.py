@@ -7,9 +7,7 @@ would try nothing are refused.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -24,15 +22,6 @@ from remuda.statemachines.errors import RemoteError, RemudaError
 
 DEEPER = int(os.environ.get("REMUDA_TEST_DEPTH", "1"))
 """How many times as many runs as in the suite; `make fuzz` sets it."""
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Thousands of workers die here, and each is worth a line in a log."""
-    logger = logging.getLogger("remuda")
-    before, logger.level = logger.level, logging.CRITICAL
-    yield
-    logger.setLevel(before)
 
 
 def play(rules: type[PoolRules], runs: int, number: int = 0, **more: Any) -> Tally:
