@@ -386,7 +386,7 @@ class PoolRules(RuleBasedStateMachine):
 
         self._run(ask)
 
-    @rule(luck=st.integers(0, 9))
+    @rule(luck=st.integers(0, 4))
     def close(self, luck: int) -> None:
         """The pool is closed while callers are at work; not often, since little happens afterwards."""
         if luck == 0:

@@ -160,7 +160,13 @@ def a_caller_is_not_woken_by_its_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ticket, "answered", answered)
 
 
-@bug("it_heals", "everybody_is_answered", "close_ends", seen_in="workers that are given up and never killed")
+@bug(
+    "it_heals",
+    "everybody_is_answered",
+    "close_ends",
+    "stand_still",
+    seen_in="workers that are given up and never killed",
+)
 def a_kill_does_not_arrive(patch: pytest.MonkeyPatch) -> None:
     stop = Link.stop
 

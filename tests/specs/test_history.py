@@ -563,6 +563,7 @@ def last_come_first_served(patch: pytest.MonkeyPatch) -> None:
         Waiters.remove(waiters, waiter)
         return waiter
 
+    patch.setattr(Waiters, "first", lambda waiters: list(waiters)[-1])
     patch.setattr(Waiters, "pop", last)
 
 

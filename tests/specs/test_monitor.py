@@ -215,7 +215,15 @@ def a_worker_that_was_given_back_is_not_idle(patch: pytest.MonkeyPatch) -> None:
 
 @bug("departed_waiters_vanish")
 def ghosts_stay_in_the_queue(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Waiters, "remove", lambda waiters, waiter: True)
+    remove, dispatch, ghosts = Waiters.remove, Core._dispatch, list[Call]()
+
+    def late(core: Core, now: float) -> None:  # they go when somebody is served, and stand in the way until then
+        while ghosts:
+            remove(core.waiters, ghosts.pop())
+        dispatch(core, now)
+
+    patch.setattr(Waiters, "remove", lambda waiters, waiter: ghosts.append(waiter) or True)
+    patch.setattr(Core, "_dispatch", late)
 
 
 @bug("fifo_within_a_lane")
@@ -225,6 +233,7 @@ def last_come_first_served(patch: pytest.MonkeyPatch) -> None:
         Waiters.remove(waiters, waiter)
         return waiter
 
+    patch.setattr(Waiters, "first", lambda waiters: list(waiters)[-1])
     patch.setattr(Waiters, "pop", last)
 
 
