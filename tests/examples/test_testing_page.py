@@ -58,7 +58,7 @@ def run(folder: Path, *command: str) -> tuple[int, str]:
 
 def run_pytest(folder: Path, *files: str) -> tuple[int, str]:
     more = ("--basetemp", str(folder / "tmp"), *LOADED)
-    return run(folder, "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=2", *more, *files)
+    return run(folder, "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=8", *more, *files)
 
 
 def test_there_are_the_files_that_the_page_speaks_of() -> None:

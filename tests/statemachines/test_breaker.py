@@ -219,6 +219,30 @@ def test_forced_open_refuses_whatever_the_time() -> None:
     assert breaker.state is S.CLOSED
 
 
+def test_the_generation_counts_changes_of_state_and_resets() -> None:
+    breaker = Breaker(failures=1, probes=1, open_for=1)
+    generations = [breaker.generation]
+    for what in (
+        lambda: call(breaker, BAD, 0), lambda: breaker.tick(1), lambda: call(breaker, GOOD, 1),
+        lambda: breaker.reset(2), lambda: breaker.disable(3), lambda: breaker.disable(4),
+    ):  # fmt: skip
+        what()
+        generations.append(breaker.generation)
+    assert generations == [0, 1, 2, 3, 4, 5, 5]
+
+
+def test_what_is_done_by_hand_says_why() -> None:
+    breaker = Breaker()
+    breaker.force_open(1)
+    breaker.disable(2)
+    breaker.reset(3)
+    breaker.disable(4, "an exercise")
+    breaker.reset(5, "it is over")
+    assert [step.reason for step in breaker.history] == [
+        "forced open", "disabled", "reset", "an exercise", "it is over",
+    ]  # fmt: skip
+
+
 def test_disabled_admits_and_counts_nothing() -> None:
     breaker = opened()
     breaker.disable(1)
@@ -275,6 +299,13 @@ def test_an_observer_sees_each_step_once_with_the_books_in_order() -> None:
     breaker.tick(60)
     call(breaker, GOOD, 61)
     assert seen == [("trip", "open", 60), ("cool_down", "half_open", None), ("recover", "closed", None)]
+
+
+def test_what_it_is_without_settings() -> None:
+    breaker = Breaker()
+    assert (breaker.failures, breaker.probes, breaker.open_for, breaker.half_open_for) == (5, 3, 60.0, 60.0)
+    assert (breaker.since, breaker.history.maxlen, breaker.generation, breaker.in_flight) == (0.0, 16, 0, 0)
+    assert (breaker.failures_in_a_row, breaker.successes, breaker.next_due()) == (0, 0, None)
 
 
 @pytest.mark.parametrize(

@@ -39,3 +39,19 @@ def test_a_clock_that_stands_still_brings_none() -> None:
     assert [budget.take(3.0) for _ in range(BURST + 1)] == [True] * BURST + [False]
     assert not budget.take(2.0)  # nor does one that goes back
     assert budget.tokens(3.0 + PERIOD) == pytest.approx(BURST)
+
+
+def test_a_token_that_has_come_up_to_rounding_has_come() -> None:
+    budget = Budget(1, 1.0, 0.0)
+    assert budget.take(0.0)
+    assert not Budget.take(budget, 0.999)
+    assert budget.take(1.0 - 1e-9)
+    assert budget.tokens(1.0 - 1e-9) == 0.0
+
+
+def test_with_tokens_left_the_next_one_is_there_now() -> None:
+    budget = Budget(BURST, PERIOD, 0.0)
+    assert budget.next_token(7.0) == 7.0
+    for _ in range(BURST):
+        budget.take(7.0)
+    assert budget.next_token(7.0) == 7.0 + PERIOD / BURST

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 from transitions import Machine, State
 
+from remuda.statemachines.breaker import BREAKER
+from remuda.statemachines.call import CALL
 from remuda.statemachines.errors import ConfigError, IllegalTransition
-from remuda.statemachines.lifecycle import Lifecycle, Step, Subject
+from remuda.statemachines.lifecycle import Guard, Lifecycle, Step, Subject, misfits
+from remuda.statemachines.pool import POOL
+from remuda.statemachines.slot import SLOT
+from remuda.statemachines.worker import WORKER
 
 
 class DoorState(StrEnum):
@@ -242,5 +247,74 @@ def test_the_machine_that_the_refusals_start_from_is_accepted() -> None:
 def test_all_complaints_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Lifecycle("door", machine(queued=True, transitions=row(dest="BENT", after="f")))
-    for complaint in "queued", "callbacks", "unknown destination BENT":
-        assert complaint in str(caught.value)
+    assert str(caught.value) == (
+        "lifecycle 'door' cannot be compiled: it is queued (one queue would serve every subject); "
+        "push from SHUT has callbacks; push from SHUT has the unknown destination BENT. "
+        "The rules are in the documentation of remuda.statemachines.lifecycle"
+    )
+
+
+def test_complaints_say_what_to_do_instead() -> None:
+    wrong = machine(
+        model="self", queued=True, auto_transitions=True, ignore_invalid_triggers=True, model_attribute="status",
+        before_state_change="f", states=[State(S.SHUT, on_enter="f"), S.OPEN, "ajar", Other.ELSE, "bent"],
+        transitions=row(conditions=called, after="f"),
+    )  # fmt: skip
+    assert [*misfits(wrong)] == [
+        "it has a model (declare it with model=None)",
+        "it is queued (one queue would serve every subject)",
+        "it adds a step to every state from everywhere (declare it with auto_transitions=False)",
+        "it ignores invalid triggers (declare a step that stays where one may come late)",
+        "it keeps the state in 'status' (it has to be 'state')",
+        "state 'ajar' is not a member of a StrEnum",
+        "state 'bent' is not a member of a StrEnum",
+        "its states come from several enums: DoorState, Other",
+        *[
+            f"trigger 'to_status_{state}' is not a member of a StrEnum"
+            for state in ("SHUT", "OPEN", "ajar", "ELSE", "bent")
+        ],
+        "the machine has callbacks",
+        "state SHUT has callbacks",
+        "push from SHUT has callbacks",
+        "push from SHUT has a guard that is not the name of a property",
+    ]
+    assert [*misfits(machine(transitions=[]))] == ["it declares no step"]
+    assert [*misfits(machine(Sub))] == ["it is a Sub, not a stock transitions.Machine"]
+    mixed = machine(transitions=[["zzz", S.SHUT, S.OPEN], [T.PUSH, S.SHUT, S.OPEN], [Other.ELSE, S.OPEN, S.SHUT]])
+    assert [*misfits(mixed)] == [
+        "trigger 'zzz' is not a member of a StrEnum",
+        "its triggers come from several enums: DoorTrigger, Other",
+    ]
+
+
+@pytest.mark.parametrize("lifecycle", [WORKER, SLOT, POOL, CALL, BREAKER], ids=lambda it: it.name)
+def test_a_declaration_that_is_compiled_again_means_the_same(lifecycle: Lifecycle[Any, Any]) -> None:
+    again: Lifecycle[Any, Any] = Lifecycle(lifecycle.name, lifecycle.machine)
+    for attribute in Lifecycle.__slots__:
+        assert getattr(again, attribute) == getattr(lifecycle, attribute), attribute
+    assert again.name == lifecycle.name and again.final == lifecycle.final and again.states
+    choices = [choice for row in again.table.values() for some in row.values() for choice in some]
+    for choice in choices:
+        assert choice.dest in again.states and all(type(guard.name) is str for guard in choice.guards)
+    assert {(str(g), g.expected) for choice in choices for g in choice.guards} == {
+        (name, True) for name in again.guards
+    }
+
+
+def test_a_guard_is_printed_as_what_it_wants() -> None:
+    assert [str(Guard("locked", True)), str(Guard("locked", False))] == ["locked", "not locked"]
+
+
+def test_both_engines_refuse_in_the_same_words() -> None:
+    for step in DOOR.step, DOOR.step_stock:
+        door = Door()
+        with pytest.raises(IllegalTransition) as caught:
+            step(door, T.PULL, 1.0)
+        assert (caught.value.lifecycle, caught.value.state, caught.value.trigger) == ("door", "shut", "pull")
+        assert type(caught.value.state) is type(caught.value.trigger) is str
+        step(door, T.PUSH, 1.0)
+        assert door.history[-1].reason == ""
+        door.state = "ajar"  # type: ignore[assignment]
+        with pytest.raises(IllegalTransition) as caught:
+            step(door, T.PUSH, 1.0)
+        assert (caught.value.lifecycle, caught.value.state, caught.value.trigger) == ("door", "ajar", "push")

@@ -21,6 +21,14 @@ def test_they_come_up_in_order_and_only_when_due() -> None:
     assert timers.next_due() == math.inf
 
 
+def test_what_is_due_at_one_moment_comes_up_in_the_order_in_which_it_was_armed() -> None:
+    timers = Timers()
+    alarms = [Alarm(str(number)) for number in range(5)]
+    for alarm in alarms:
+        timers.arm(alarm, 1.0)
+    assert [timers.pop(1.0) for _ in alarms] == alarms
+
+
 def test_arming_again_replaces() -> None:
     timers = Timers()
     alarm = Alarm("alarm")
@@ -29,6 +37,7 @@ def test_arming_again_replaces() -> None:
     assert timers.next_due() == 3.0 and timers.pop(2.0) is None
     timers.arm(alarm, math.inf)
     assert timers.next_due() == math.inf and alarm.due == math.inf
+    assert alarm.alarm == 0
 
 
 def test_alarms_that_never_come_up_leave_nothing_behind() -> None:
