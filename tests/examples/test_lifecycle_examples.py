@@ -111,7 +111,7 @@ def test_the_order_that_ships_without_asking_again_is_caught() -> None:
     base = specs.machine(broken, Order, invariants=[module.nothing_leaves_unpaid])
     rules = type("BrokenRules", (base,), {"money_moves": module.OrderRules.money_moves})
     with pytest.raises(specs.InvariantViolated) as caught:
-        rules.run(settings(QUICK, max_examples=500))
+        rules.run(settings(QUICK, max_examples=200))
     assert caught.value.name == "nothing_leaves_unpaid"
 
 

@@ -43,6 +43,7 @@ class Bug:
         plant: how it is brought about.
         seen_in: where the like of it was.
         plans: what callers ask for while it is looked for.
+        seed: where the search begins; one that gets there soon.
     """
 
     name: str
@@ -50,14 +51,15 @@ class Bug:
     plant: Plant
     seen_in: str
     plans: tuple[str, ...]
+    seed: int
 
 
 BUGS: list[Bug] = []
 
 
-def bug(*rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS)) -> Callable[[Plant], Plant]:
+def bug(*rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS), seed: int = 1) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans))
+        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans, seed))
         return plant
 
     return register
@@ -120,7 +122,12 @@ def what_was_taken_back_stays_in_other_workers(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Journal, "record", forget)
 
 
-@bug("accounts_agree", "departed_waiters_vanish", seen_in="psycopg_pool: waiters that timed out stayed in the queue")
+@bug(
+    "accounts_agree",
+    "departed_waiters_vanish",
+    seen_in="psycopg_pool: waiters that timed out stayed in the queue",
+    seed=3,
+)
 def a_waiter_that_was_cancelled_is_still_counted(patch: pytest.MonkeyPatch) -> None:
     feed = Pool.feed
 
@@ -150,7 +157,7 @@ def the_clock_is_not_told_of_an_earlier_deadline(patch: pytest.MonkeyPatch) -> N
     patch.setattr(Pool, "feed", forget)
 
 
-@bug("accounts_agree", "deadlines_are_kept", "stand_still", seen_in="lost wake-ups, in nearly every pool")
+@bug("accounts_agree", "deadlines_are_kept", "stand_still", seen_in="lost wake-ups, in nearly every pool", seed=2)
 def a_caller_is_not_woken_by_its_answer(patch: pytest.MonkeyPatch) -> None:
     def answered(ticket: Ticket, answer: fx.Answer) -> None:
         ticket.answer = answer

@@ -253,7 +253,7 @@ class BreakerRules(RuleBasedStateMachine):
 
 
 def test_the_breaker_is_what_the_diary_says() -> None:
-    """Until every declared step has been taken, and at least 400 runs long.
+    """Until every declared step has been taken, and at least 200 runs long.
 
     What a seed leads to depends on more than the seed (Hypothesis looks for numbers in the modules
     that happen to be loaded), so it is tried with several before a step is said to be out of reach.
@@ -264,7 +264,7 @@ def test_the_breaker_is_what_the_diary_says() -> None:
         run_state_machine_as_test(
             seed(number)(BreakerRules),
             settings=settings(
-                max_examples=400 if number == 0 else 100,
+                max_examples=200 if number == 0 else 100,
                 stateful_step_count=40,
                 deadline=None,
                 database=None,

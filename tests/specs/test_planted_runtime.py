@@ -28,7 +28,7 @@ def hunt(bug: Bug, patch: pytest.MonkeyPatch) -> tuple[str, int]:
     bug.plant(patch)
     chosen = settings(Hunt.TestCase.settings, max_examples=MOST, database=None, phases=[Phase.generate])
     try:
-        run_state_machine_as_test(seed(1)(Hunt), settings=chosen)
+        run_state_machine_as_test(seed(bug.seed)(Hunt), settings=chosen)
     except Exception as error:
         return _name(error), Hunt.tally.runs
     return "", Hunt.tally.runs
