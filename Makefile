@@ -7,7 +7,7 @@ DIAGRAMS := README.md docs/lifecycles.md
 
 MINUTES ?= 5
 
-.PHONY: help demo test check docs coverage fuzz explore shake clean
+.PHONY: help demo test check docs coverage fuzz explore mutants shake clean
 
 help:
 	@echo "make demo      answer 300 questions while workers are killed"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs      bring the generated docs up to date"
 	@echo "make fuzz      attack the pool for MINUTES (5), in simulation and on real processes"
 	@echo "make explore   walk through larger pools state by state, for many minutes"
+	@echo "make mutants   plant bugs, change the deciding code in every small way, write down what is noticed; for hours"
 	@echo "make shake     all tests, 20 times, in another order each time, with both cores loaded"
 	@echo "make coverage  all tests, and what they reach, in workers too"
 	@echo "make clean     remove what the others made"
@@ -34,6 +35,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m remuda.cli.diagram --check $(DIAGRAMS)
 	$(BIN)/python tests/reality/table.py --check
 	$(BIN)/python docs/make_errors.py --check
+	$(BIN)/python tests/mutants.py --check
 	$(BIN)/python -m pytest -q tests/packaging
 
 docs: $(VENV)/.dev
@@ -48,6 +50,11 @@ fuzz: $(VENV)/.dev
 
 explore: $(VENV)/.dev
 	$(BIN)/python -m remuda.specs.deep
+
+mutants: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.3.1
+	$(BIN)/python tests/planted.py --write
+	$(BIN)/python tests/mutants.py
 
 # As many runners as there are cores, twice: nothing is ever alone on a core.
 shake: $(VENV)/.dev
