@@ -52,7 +52,7 @@ explore: $(VENV)/.dev
 	$(BIN)/python -m remuda.specs.deep
 
 mutants: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.3.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(BIN)/python tests/planted.py --write
 	$(BIN)/python tests/mutants.py
 
