@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 DIAGRAMS := README.md docs/lifecycles.md
 
 MINUTES ?= 5
+# The wheel, and what stands in the docs: they are checked, with the generated pages.
+ELSEWHERE := tests/packaging tests/examples
 
 .PHONY: help demo test check docs coverage fuzz explore mutants shake clean
 
 help:
 	@echo "make demo      answer 300 questions while workers are killed"
-	@echo "make test      all tests"
-	@echo "make check     format, lint, types, generated docs, wheel"
+	@echo "make test      all tests but those that belong to the check"
+	@echo "make check     format, lint, types, generated docs, what stands in the docs, wheel"
 	@echo "make docs      bring the generated docs up to date"
 	@echo "make fuzz      attack the pool for MINUTES (5), in simulation and on real processes"
 	@echo "make explore   walk through larger pools state by state, for many minutes"
@@ -25,7 +27,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m remuda demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto --dist worksteal tests
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ELSEWHERE:%=--ignore=%) tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -36,7 +38,7 @@ check: $(VENV)/.dev
 	$(BIN)/python tests/reality/table.py --check
 	$(BIN)/python docs/make_errors.py --check
 	$(BIN)/python tests/mutants.py --check
-	$(BIN)/python -m pytest -q tests/packaging
+	$(BIN)/python -m pytest -q -n auto $(ELSEWHERE)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m remuda.cli.diagram --write $(DIAGRAMS)
@@ -79,9 +81,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cli,dspy]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy,specs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cli,dspy,specs,dev]'
 	@touch $@ $(VENV)/.demo
