@@ -66,7 +66,6 @@ class Placed:
         deadline: when it has to be over.
         around: whether the deadline is one of trio's, around the call.
         repeatable: whether it may be begun more than once.
-        on_lease: whether it was made on a worker that was checked out.
         scope: how a rule cancels it.
         cancelled: whether one did.
         outcome: a value, an exception, or `CANCELLED`; None while it is under way.
@@ -79,7 +78,6 @@ class Placed:
     deadline: float = math.inf
     around: bool = False
     repeatable: bool = False
-    on_lease: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cancelled: bool = False
     over: bool = False

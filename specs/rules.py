@@ -670,7 +670,6 @@ class PoolRules(RuleBasedStateMachine):
         settle: bool = True,
     ) -> None:
         placed = self._new(request, timeout, around=around)
-        placed.on_lease = lease
         if lease:
             placed.repeatable = False
 

@@ -27,7 +27,7 @@ from remuda.statemachines.errors import ConfigError
 if TYPE_CHECKING:
     from remuda.specs.rules import PoolRules
 
-__all__ = ["Campaign", "Report", "find_rules", "fuzz"]
+__all__ = ["Campaign", "Report", "declared_steps", "find_rules", "fuzz"]
 
 BATCH = 20
 """Runs after which the clock is looked at; each batch has a seed of its own."""
@@ -132,11 +132,12 @@ class Campaign:
         scenario = "" if error is None else _scenario(error, self._rules)
         told = dict(tally.told.most_common())
         return Report(
-            tally.runs, tally.steps, tally.seconds, frozenset(tally.pairs), _declared(), told, error, scenario
+            tally.runs, tally.steps, tally.seconds, frozenset(tally.pairs), declared_steps(), told, error, scenario
         )
 
 
-def _declared() -> frozenset[tuple[str, str, str]]:
+def declared_steps() -> frozenset[tuple[str, str, str]]:
+    """Every (lifecycle, state, trigger) that one of our lifecycles declares."""
     from remuda.cli.diagram import OURS, load
 
     lifecycles = [load(name) for name in OURS]

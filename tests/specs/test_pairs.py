@@ -11,17 +11,13 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from remuda.cli.fuzz import declared_steps
 from remuda.runtime.config import Breaker, Health, Restart, Retry
 from remuda.runtime.pool import open_pool
 from remuda.specs.behaviour import Behaviour, Hang
 from remuda.specs.rules import PoolRules, Request
 from remuda.specs.simulated import SimLauncher
 from remuda.specs.watch import Watch
-from remuda.statemachines.breaker import BREAKER
-from remuda.statemachines.call import CALL
-from remuda.statemachines.pool import POOL
-from remuda.statemachines.slot import SLOT
-from remuda.statemachines.worker import WORKER
 
 Pair = tuple[str, str, str]
 
@@ -303,15 +299,6 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, dict[str, 
 }
 
 
-def declared() -> set[Pair]:
-    return {
-        (lifecycle.name, str(state), str(trigger))
-        for lifecycle in (WORKER, SLOT, POOL, CALL, BREAKER)
-        for state, row in lifecycle.table.items()
-        for trigger in row
-    }
-
-
 def on_purpose(name: str) -> set[Pair]:
     """What a scenario takes; its ending is that of every run."""
     fields, starts, moves = SCENARIOS[name]
@@ -344,9 +331,9 @@ def test_every_declared_step_is_taken_or_known_not_to_be() -> None:
     taken = while_it_starts()
     for name in SCENARIOS:
         taken |= on_purpose(name)
-    taken &= declared()  # a step is recorded with the state it was taken in, also those that stay
-    missing = declared() - taken - set(UNREACHED)
+    taken &= declared_steps()  # a step is recorded with the state it was taken in, also those that stay
+    missing = declared_steps() - taken - set(UNREACHED)
     assert not missing, f"never taken: {sorted(missing)}"
     stale = taken & set(UNREACHED)
     assert not stale, f"taken after all: {sorted(stale)}"
-    assert set(UNREACHED) <= declared()
+    assert set(UNREACHED) <= declared_steps()
