@@ -11,6 +11,7 @@ died still counts; then the evidence page says whether the call had begun; then 
 
 from __future__ import annotations
 
+import math
 import signal
 from collections import deque
 from typing import TYPE_CHECKING
@@ -399,11 +400,14 @@ class Link:
             self._next_of_the_journal()
 
     def _next_of_the_journal(self) -> None:
-        """A worker that comes up has, for each entry of the journal, the time that the entry had as a call."""
+        """A worker that comes up has, for each entry of the journal, the time that the entry had as a call.
+
+        Where calls have no bound it is that of a start: nobody waits for a start with a deadline of his own.
+        """
         entry = self._expected[0][1] if self._expected else None
-        if isinstance(entry, Entry):
-            seconds = max(self._pool.time_of(entry.command), self._pool.config.init_timeout)
-            self._pool.feed(ev.Replaying(self.worker, seconds))
+        if isinstance(entry, Entry) and self.worker.state is WorkerState.INITIALIZING:
+            seconds, least = self._pool.time_of(entry.command), self._pool.config.init_timeout
+            self._pool.feed(ev.Replaying(self.worker, least if math.isinf(seconds) else max(seconds, least)))
 
     def _note_in_journal(self, ticket: Ticket) -> None:
         assert ticket.info is not None

@@ -6,6 +6,7 @@ lacks before it gets its next call, so that all of them agree without anybody wa
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -182,3 +183,14 @@ async def test_an_entry_that_hangs_has_the_time_of_a_call(simulation: Any, autoj
         assert launcher.witness.launched == 3
         assert pool.last_death is not None
         assert pool.last_death.cause == "it took longer to repeat an entry of the journal than a call has time"
+
+
+async def test_where_calls_have_no_bound_a_replay_has_that_of_a_start(simulation: Any, autojump_clock: Any) -> None:
+    hanging = {"remember": Command((Begin(), Hang()), journal="key")}
+    script = Script({(0, 2): Behaviour(commands=hanging)})
+    async with simulation(script, init_timeout=5, call_timeout=math.inf) as (pool, launcher):
+        await pool.call("remember", {"key": "a", "value": 1})
+        launcher.worker(0).crash()
+        with trio.fail_after(60):
+            assert await pool.call("recall", {"key": "a"}) == 1
+        assert launcher.witness.launched == 3
