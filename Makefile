@@ -81,9 +81,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cli,dspy]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cli,dspy,specs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy,specs,dev]'
 	@touch $@ $(VENV)/.demo
