@@ -20,7 +20,8 @@ import trio
 import trio.testing
 
 from remuda.runtime.events import Observer
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.monitor import Monitor
 
 WORKERS = 2

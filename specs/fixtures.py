@@ -35,7 +35,8 @@ from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
 from remuda.runtime import dice
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.events import Observer
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.behaviour import Begin, Behaviour, CallStep, Do, Examine, Finish, Reply, Wait
 from remuda.specs.hosted import hosting
 from remuda.specs.monitor import Monitor

@@ -102,8 +102,8 @@ def test_an_adapter_loads_no_more_than_the_worker_half() -> None:
     assert not loaded_by("import remuda; remuda.command") & HEAVY
 
 
-def test_opening_a_pool_loads_what_it_needs() -> None:
-    assert loaded_by("from remuda import open_pool, PoolConfig") & HEAVY == {"trio", "transitions"}
+def test_what_an_application_writes_at_its_top_loads_no_machinery() -> None:
+    assert loaded_by("from remuda import open_pool, PoolConfig") & HEAVY == {"trio"}
 
 
 def test_every_public_name_is_there() -> None:

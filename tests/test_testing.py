@@ -18,7 +18,8 @@ from trio.testing import MockClock
 import remuda
 from remuda import testing
 from remuda.bridge import points
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.fixtures import SimulatedPools
 
 STATIONS = """

@@ -32,7 +32,8 @@ from rich.table import Table
 from remuda.cli.questions import Question, is_right, questions
 from remuda.cli.run import Job, Totals, answer, pool_config, until_signal
 from remuda.runtime.events import Event, WorkerEnded, WorkerReady
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.runtime.records import Entry, Run, open_run
 from remuda.statemachines.errors import ConfigError
 from remuda.statemachines.worker import WorkerState

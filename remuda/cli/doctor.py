@@ -21,7 +21,7 @@ import trio
 from remuda.cli.output import explain
 from remuda.runtime.cgroup import cpus, memory_limit
 from remuda.runtime.config import PoolConfig
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import RemudaError
 
 __all__ = ["Finding", "examine"]

@@ -31,7 +31,8 @@ from remuda.cli.output import explain, note, say
 from remuda.cli.progress import showing
 from remuda.runtime.config import Breaker, PoolConfig, Restart, Retry
 from remuda.runtime.events import Event, WorkerEnded, WorkerReady
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.runtime.records import Entry, open_run
 from remuda.statemachines.errors import (
     CallTimeout,

@@ -232,7 +232,7 @@ PREAMBLE = """
 import os, sys
 import trio
 from remuda.runtime.config import PoolConfig
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 with open(os.environ["LOADED"], "a") as file:
     print(__name__, os.getpid(), file=file)
 CONFIG = PoolConfig(min_workers=1, max_workers=1, shutdown_timeout=10)

@@ -19,7 +19,7 @@ from remuda.cli.progress import showing
 from remuda.cli.run import Job, Totals, _Start, answer, pool_config
 from remuda.runtime.config import Retry
 from remuda.runtime.events import Event, PoolChanged, Transition, WorkerEnded, WorkerReady
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import (
     CallTimeout,
     CircuitOpen,

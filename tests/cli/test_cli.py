@@ -29,7 +29,7 @@ def test_help_loads_neither_trio_nor_dspy(remuda: Any) -> None:
     assert code == 0
     loaded = set(json.loads(err))
     assert "remuda.cli.commands" in loaded
-    assert not loaded & {"trio", "dspy", "transitions", "remuda.runtime.pool", "remuda.cli.run", "remuda.cli.demo"}
+    assert not loaded & {"trio", "dspy", "transitions", "remuda.runtime.opening", "remuda.cli.run", "remuda.cli.demo"}
 
 
 @pytest.mark.parametrize(("module", "command"), [("typer", "--help"), ("rich", "demo")])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.statemachines.errors import RemoteError
 
 from .loopback_openai import LoopbackOpenAI

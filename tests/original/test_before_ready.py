@@ -13,7 +13,7 @@ import trio
 
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour, Hello, Wait
 from remuda.specs.simulated import SimLauncher
 from tests.bridge.talk import boot_message, started

@@ -13,7 +13,7 @@ import signal
 import pytest
 import trio
 
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import WorkerDied
 
 HANG = 60.0

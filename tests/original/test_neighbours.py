@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from remuda.runtime.config import Breaker
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.simulated import SimLauncher
 from remuda.statemachines.errors import CircuitOpen, OutcomeUnknown, RemoteError
 

@@ -19,7 +19,7 @@ import trio
 from remuda.bridge import spawn
 from remuda.bridge.seam import StartOrder
 from remuda.bridge.spawn import SpawnedWorker
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour, Hello, Wait
 from remuda.specs.simulated import SimLauncher
 from tests.bridge.talk import HANG, Talk

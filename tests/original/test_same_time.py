@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 
 HANG = 60.0
 """Seconds after which a test is given up: a guard, not a threshold."""

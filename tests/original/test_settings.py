@@ -23,7 +23,8 @@ from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 from remuda.runtime import dice
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.behaviour import Behaviour, Command, Die, Hang, Hello, Wait
 from remuda.specs.simulated import Casting, SimLauncher
 from remuda.statemachines.errors import CircuitOpen, FrameTooLarge, PoolFull, PoolStartError, RemudaError

@@ -54,7 +54,7 @@ def test_a_users_own_runtime_is_theirs(python: Path, tmp_path: Path) -> None:
     (tmp_path / "runtime" / "__init__.py").write_text("mine = True")
     (tmp_path / "both.py").write_text("import runtime, remuda; print(runtime.mine, remuda.open_pool.__module__)")
     done = _run(python, tmp_path, "both.py")
-    assert done.stdout.split() == ["True", "remuda.runtime.pool"], done.stderr
+    assert done.stdout.split() == ["True", "remuda.runtime.opening"], done.stderr
 
 
 def _run(python: Path, folder: Path, script: str) -> subprocess.CompletedProcess[str]:

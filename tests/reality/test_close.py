@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from remuda.runtime.config import PoolConfig
-from remuda.runtime.pool import run_pool
+from remuda.runtime.opening import run_pool
 from remuda.statemachines.errors import OutcomeUnknown, PoolClosed
 
 from .world import HANG, gone, read_fifo, world

@@ -12,7 +12,8 @@ import trio
 
 from remuda.runtime.config import Health, PoolConfig, Restart
 from remuda.runtime.events import WorkerEnded, WorkerWrote
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.statemachines.errors import OutcomeUnknown, PoolStartError, RemoteError
 from remuda.statemachines.worker import WorkerState
 

@@ -21,7 +21,7 @@ import os, signal, sys
 sys.path[:0] = [{str(HERE.parent.parent)!r}, {str(HERE)!r}]
 import trio, trio.testing
 from remuda.bridge.spawn import SpawnLauncher
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from tests.reality.world import read_fifo
 
 how, fifo = sys.argv[1:]

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from remuda.runtime.events import WorkerEnded
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 
 from .world import HANG, HERE, world
 
@@ -83,7 +83,7 @@ APPLICATION = f"""
 import sys
 sys.path[:0] = [{str(HERE.parent.parent)!r}, {str(HERE)!r}]
 import trio
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 
 async def main():
     async with open_pool(adapter="wild:Wild", max_workers=1) as pool:

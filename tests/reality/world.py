@@ -13,7 +13,8 @@ import trio
 
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.events import Event
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.statemachines.pool import PoolState
 
 from .table import LIMIT

@@ -15,7 +15,8 @@ import pytest
 
 from remuda.bridge import messages
 from remuda.runtime.events import Observer
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.simulated import Casting, SimLauncher
 from remuda.specs.witness import by_id
 

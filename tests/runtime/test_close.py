@@ -15,7 +15,8 @@ import trio
 
 from remuda.runtime import dice
 from remuda.runtime.config import PoolConfig, Retry
-from remuda.runtime.pool import Pool, open_pool, run_pool
+from remuda.runtime.opening import open_pool, run_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.behaviour import (
     Begin,
     Behaviour,

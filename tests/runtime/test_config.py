@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.simulated import SimLauncher
 from remuda.statemachines.errors import ConfigError
 

@@ -7,7 +7,7 @@ import pytest
 from remuda.bridge.frames import pack
 from remuda.bridge.messages import Result, encode
 from remuda.bridge.seam import StartOrder
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Begin, Behaviour, Emit, Hang
 from remuda.specs.simulated import READ_BYTES, SimLauncher
 from remuda.statemachines.errors import ProtocolError

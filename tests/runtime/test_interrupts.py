@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import trio
 
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs.simulated import SimLauncher
 
 MOST_LINES = 2000

@@ -14,7 +14,7 @@ import trio
 
 from remuda.runtime import dice
 from remuda.runtime.config import Restart
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour, Die, Emit, FailBoot, Hang, HangUp, Hello, Say, Wait
 from remuda.specs.simulated import SimLauncher
 from remuda.statemachines.errors import Category, PoolFailed, PoolStartError, Severity

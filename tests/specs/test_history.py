@@ -19,7 +19,7 @@ import trio
 from remuda.bridge.seam import StartOrder
 from remuda.runtime import link as link_module
 from remuda.runtime.config import Breaker, Restart
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Begin, Behaviour, Die, Finish, Hang, Reply, Wait
 from remuda.specs.history import Executed, History, Operation, Outcome, WorkerName
 from remuda.specs.invariants import InvariantViolated

@@ -22,7 +22,8 @@ from trio.testing import MockClock
 
 from remuda.runtime.config import Breaker, Restart
 from remuda.runtime.events import CallEnded, Event, InvariantBroken, Observer, Watcher
-from remuda.runtime.pool import Pool, open_pool
+from remuda.runtime.opening import open_pool
+from remuda.runtime.pool import Pool
 from remuda.specs import monitor as monitor_module
 from remuda.specs.invariants import INVARIANTS
 from remuda.specs.monitor import Monitor

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from remuda.cli.fuzz import declared_steps
 from remuda.runtime.config import Breaker, Health, Restart, Retry
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour, Hang
 from remuda.specs.rules import PoolRules, Request
 from remuda.specs.simulated import SimLauncher

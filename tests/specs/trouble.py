@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from remuda.bridge.seam import StartOrder
 from remuda.runtime.config import Breaker, Health, Restart, Retry
 from remuda.runtime.events import CallEnded, Event, Observer, WorkerEnded, WorkerReady
-from remuda.runtime.pool import open_pool
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import (
     ANSWER,
     Begin,
