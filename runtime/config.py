@@ -45,6 +45,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             `min_workers` start when callers wait.
         overflow: workers beyond `max_workers` for a peak.
         overflow_linger: seconds an overflow worker stays without work.
+        spares: workers beyond those, kept ready but without work. When a worker is lost one takes its
+            place at once, and the next spare is started.
         start_method: "forkserver": workers are forked from a template process that has imported the
             adapter already, which takes milliseconds and little memory; where forking would be unsafe
             they are spawned. "spawn": each worker is a fresh interpreter. None: "forkserver" where the
@@ -75,6 +77,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_workers: int = msgspec.field(default_factory=cpus)
     overflow: int = 0
     overflow_linger: float = 10.0
+    spares: int = 0
     start_method: str | None = None
     preload: tuple[str, ...] = ()
     start_concurrency: int = msgspec.field(default_factory=cpus)
@@ -109,6 +112,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_int(own, "min_workers", self.min_workers, 1, self.max_workers)
         check_int(own, "overflow", self.overflow, 0)
         check_seconds(own, "overflow_linger", self.overflow_linger, zero=True)
+        check_int(own, "spares", self.spares, 0)
         if self.start_method not in (None, "forkserver", "spawn"):
             raise _wrong("start_method", self.start_method, "'forkserver', 'spawn', or None")
         if not isinstance(self.preload, tuple | list) or not all(_is_text(name) for name in self.preload):
@@ -135,6 +139,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             max_workers=self.max_workers,
             overflow=self.overflow,
             linger=self.overflow_linger,
+            spares=self.spares,
             max_starting=self.start_concurrency,
             max_waiting=self.max_waiting,
             init_timeout=self.init_timeout,

@@ -15,7 +15,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     generation: int
     kind: str
-    """"base" or "overflow"."""
+    """"base", "overflow" or "spare"."""
     state: str
     pid: int | None
     """None while its process is being started."""
