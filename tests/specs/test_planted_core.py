@@ -586,6 +586,40 @@ def a_key_that_does_not_know_who_may_call(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(World, "key", blunt)
 
 
+# ── Spares ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@bug("a_spare_stands_in", policy=policy(1, spares=1), callers=1, faults=1, what=("die",))
+def nobody_stands_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Crew, "_fill", lambda crew, slot, now: None)
+
+
+@bug("conservation", policy=policy(1, spares=1), callers=1, faults=1, what=("die",))
+def a_spare_takes_a_place_and_leaves_none(patch: pytest.MonkeyPatch) -> None:
+    fill = Crew._fill
+
+    def keeps(crew: Crew, slot: Slot, now: float) -> None:
+        before = slot.kind
+        fill(crew, slot, now)
+        slot.kind = before
+
+    patch.setattr(Crew, "_fill", keeps)
+
+
+@bug("no_lost_wakeup", policy=policy(2, spares=1), callers=2)
+def a_spare_takes_a_new_place_and_no_call(patch: pytest.MonkeyPatch) -> None:
+    def settle(core: Core, now: float) -> None:
+        crew = core.crew
+        if crew.changed or core.breaker.state is not core._breaker_state:
+            core._assess(now)
+        if core.waiters and crew.has_idle:
+            core._dispatch(now)
+        if core.waiters and not crew.at_full_size:
+            crew.grow(len(core.waiters), now)
+
+    patch.setattr(Core, "_settle", settle)
+
+
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_called_by_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, profile, blind, plant = BUGS[name]
