@@ -1,0 +1,160 @@
+"""The application's side of the cut: a launcher around the real one, whose workers can be tapped and cut.
+
+It keeps the last worker of each slot, records what goes through it, and lets a test cut what the
+application sends to it. What the worker sends is cut in the worker (`inside/cutting.py`), by an order that
+is there before the worker is told anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
+from remuda.runtime import opening
+
+from .cuts import TO_WORKER, Cut
+from .paths import INSIDE as _  # isort: skip
+from cutting import FIRED, ORDER  # isort: skip
+from gate import Gate, garbage  # isort: skip
+
+__all__ = ["Tap", "Tapped", "tapping"]
+
+
+class Tapped:
+    """A worker, as the pool sees it; an implementation of `WorkerProcess` around another one."""
+
+    def __init__(self, worker: WorkerProcess, order: StartOrder, folder: Path) -> None:
+        self._worker = worker
+        self._folder = folder
+        self._gate: Gate | None = None
+        self._cut: Cut | None = None
+        self._dead = False
+        self.slot, self.generation, self.pid = order.slot, order.generation, worker.pid
+        self.said, self.heard = bytearray(), bytearray()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    def arm(self, cut: Cut) -> None:
+        """Cut it there, counted from now on."""
+        self._cut = cut
+        if cut.direction == TO_WORKER:
+            self._gate = Gate(cut.frame, cut.offset)
+        else:
+            draft = self._folder / f"draft.{self.pid}"
+            draft.write_text(f"{cut.frame} {cut.offset} {cut.fault}")
+            draft.rename(self._folder / f"{ORDER}.{self.pid}")
+
+    @property
+    def fired(self) -> bool:
+        """Whether the place of the cut was reached."""
+        if self._gate is not None:
+            return self._gate.shut
+        return (self._folder / f"{FIRED}.{self.pid}").exists()
+
+    def disarm(self) -> None:
+        """Remove what the cut has left."""
+        for name in (FIRED, ORDER):
+            (self._folder / f"{name}.{self.pid}").unlink(missing_ok=True)
+
+    def read(self) -> bytes | None:
+        data = self._worker.read()
+        self.heard += data or b""
+        return data
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        cut = self._cut
+        if self._gate is None or cut is None:
+            taken = self._worker.write(data)
+            self.said += data[:taken]
+            return taken
+        if self._dead:
+            raise BrokenPipeError("its reader has been killed")
+        passes = self._gate.passes(data)
+        if passes:
+            assert self._worker.write(data[:passes]) == passes, "the pipe of a worker that waits was full"
+        if not self._gate.shut:
+            return len(data)
+        if cut.fault == "kill":
+            self._worker.signal(signal.SIGKILL)
+            self._dead = True
+            if not passes and data:
+                raise BrokenPipeError("its reader has been killed")
+            return passes
+        if cut.fault != "stall":
+            bad = garbage(cut.fault, len(data) - passes, cut.frame * 10_000 + cut.offset)
+            try:
+                self._worker.write(bad)
+            except BrokenPipeError:
+                pass  # it has had enough of it already; the pool will see
+        return len(data)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it sleeps, with nothing on the way from it, nor to it if it reads: then it waits for ever."""
+        worker: Any = self._worker
+        deaf = self._cut is not None and self._cut.fault == "stall" and self._gate is None and self.fired
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:
+                state = file.read().rpartition(")")[2].split()[0]
+            return state == "S" and not _unread(worker._read_fd) and (deaf or not _unread(worker._write_fd))
+        except (OSError, ValueError):
+            return False  # it has ended
+
+
+def _unread(pipe: int) -> int:
+    count: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+    return count
+
+
+class Tap:
+    """An implementation of `Launcher` around another one.
+
+    Attributes:
+        workers: the last one of each slot.
+        next_cut: for the next worker of the slot `victim`, from its first byte on.
+    """
+
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
+        self._launcher = launcher
+        self._folder = folder
+        self.workers: dict[int, Tapped] = {}
+        self.victim: int | None = None
+        self.next_cut: Cut | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._launcher, name)
+
+    async def start(self, order: StartOrder) -> WorkerProcess:
+        worker = Tapped(await self._launcher.start(order), order, self._folder)
+        self.workers[order.slot] = worker
+        if order.slot == self.victim and self.next_cut is not None:
+            worker.arm(self.next_cut)
+            self.next_cut = None
+        return worker
+
+
+@contextmanager
+def tapping(folder: Path) -> Iterator[list[Tap]]:
+    """While a pool is opened: whatever its start method, its workers are tapped. Yields the taps."""
+    taps: list[Tap] = []
+    make: Callable[..., Any] = opening._make_pool
+
+    def make_tapped(*args: Any) -> Any:
+        pool = make(*args)
+        pool.launcher = Tap(pool.launcher, folder)
+        taps.append(pool.launcher)
+        return pool
+
+    opening._make_pool = make_tapped
+    try:
+        yield taps
+    finally:
+        opening._make_pool = make
