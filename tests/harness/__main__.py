@@ -54,7 +54,7 @@ async def _cuts(kind: str, start_method: str, args: argparse.Namespace, folder: 
     done, began = 0, time.monotonic()
     async with rig(kind, start_method, folder) as here:
         for number, cut in enumerate(every(here.recording, args.fault or FAULTS)):
-            if number % args.every != args.first or (args.only and args.only != str(cut)):
+            if number % args.every != args.first or (args.borders and not cut.border) or args.only not in ("", str(cut)):
                 continue
             guard.begin(cut)
             seen = await here.round(cut)
@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--fault", action="append", choices=FAULTS, help="what happens there")
     one.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth cut")
     one.add_argument("--first", type=int, default=0, metavar="N", help="of those, begin with this one (below --every)")
-    one.add_argument("--only", metavar="CUT", help="this one, as it was printed")
+    one.add_argument("--borders", action="store_true", help="only the ends of frames")
+    one.add_argument("--only", default="", metavar="CUT", help="this one, as it was printed")
     one.set_defaults(run=cuts)
     two = commands.add_parser("kills", help="kill busy workers under load")
     two.add_argument("--times", type=int, default=1000)

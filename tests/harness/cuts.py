@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 
+from .paths import INSIDE as _  # isort: skip
+from gate import FAULTS  # isort: skip
+
 __all__ = ["FAULTS", "PARTS", "TO_APPLICATION", "TO_WORKER", "Cut", "Frame", "Recording", "every", "frames", "some"]
 
 PARTS = ("boot", "calls", "end")
 TO_WORKER, TO_APPLICATION = "to worker", "to application"
-FAULTS = ("kill", "stall", "ones", "zeros", "noise")
-"""The worker is killed, nothing more passes, or garbage takes the place of every byte to come."""
 
 
 @dataclass(frozen=True)

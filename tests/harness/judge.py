@@ -6,8 +6,8 @@ There are two judges, who do not know of each other:
   it is known what was executed, how often and by whom. What the caller got and what the pool reported must
   agree with that, whatever was cut where.
 * `by_place` knows the place of the cut and the recorded session, and says beforehand what each caller must
-  get and how often the call must have begun. It has an opinion about killed and stalled workers; what comes
-  of garbage depends on what it happens to mean.
+  get and how often the call must have begun. It has an opinion about killed and stalled workers, and about
+  garbage between two messages; what comes of other garbage depends on what it happens to mean.
 
 One thing cannot be told apart: a worker that the application kills right after it has sent the whole of a
 call may be anywhere in it. Only there the pool may say "begun" of a call that had not reached its first line.
@@ -59,7 +59,7 @@ def by_trace(round: Round) -> Iterator[str]:
         touched += call.outcome != _plain(call)
         for what in _of_call(call, cut, garbled):
             yield f"{call.step.name} ({call.outcome}, begun {len(call.begun)}×): {what}"
-    if touched > (2 if garbled else 1):
+    if touched > (2 if garbled else 1) and not (garbled and cut is not None and cut.part == "boot"):
         yield f"{touched} calls were touched by one cut"
     yield from _of_state(round, garbled)
 
@@ -70,6 +70,8 @@ def _plain(call: Seen) -> str:
 
 def _of_call(call: Seen, cut: Cut | None, garbled: bool) -> Iterator[str]:
     begun, outcome = len(call.begun), call.outcome
+    if outcome == "UnknownCommand" and garbled and not begun and not call.ended:
+        return  # the garbage was the name of a command in the worker's hello, and the call never left
     if len(call.ended) != 1:
         yield f"the pool reported {len(call.ended)} outcomes"
         return
@@ -98,7 +100,7 @@ def _of_call(call: Seen, cut: Cut | None, garbled: bool) -> Iterator[str]:
     elif outcome == "CallTimeout":
         if cut is None or cut.fault == "kill":
             yield "no deadline was near"
-    elif outcome != "OutcomeUnknown":
+    elif outcome != "OutcomeUnknown" and not (garbled and outcome.startswith("Remote")):
         yield f"what is that? {call.error!r}"
     # Whether the evidence is right.
     if outcome in ("OutcomeUnknown", "ProtocolError") and call.step.idempotent:
@@ -141,8 +143,12 @@ def _sum(key: str) -> int:
 def by_place(round: Round, recording: Recording) -> Iterator[str]:
     """Compare with what must come of a cut at this place."""
     cut = round.cut
-    if cut is None or cut.fault not in ("kill", "stall") or _may_be_early(cut):
+    if cut is None or _may_be_early(cut):
         return
+    if cut.fault not in ("kill", "stall"):
+        in_between = cut.border and not (cut.part == "calls" and recording["calls"][cut.frame].about == "replay")
+        if not (in_between and cut.fault in ("stray", "burst")):
+            return  # behind what is repeated for the journal comes the call, in one piece with it
     struck, outcome, attempts = _struck(cut, recording, round)
     for call in round.calls:
         must = (outcome, attempts) if call.step.name == struck else (_plain(call), 1)
@@ -153,6 +159,8 @@ def by_place(round: Round, recording: Recording) -> Iterator[str]:
 
 def _struck(cut: Cut, recording: Recording, round: Round) -> tuple[str, str, int]:
     """Which call the cut strikes, what its caller must get, and how often it must have begun."""
+    if cut.fault in ("stray", "burst"):
+        return "", "", 0  # what came before it counts, and nobody is given what comes behind it
     frame = recording[cut.part][cut.frame]
     call = next((call for call in round.calls if call.step.name == frame.about), None)
     if cut.fault == "kill":

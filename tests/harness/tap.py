@@ -22,7 +22,7 @@ from remuda.runtime import opening
 from .cuts import TO_WORKER, Cut
 from .paths import INSIDE as _  # isort: skip
 from cutting import FIRED, ORDER  # isort: skip
-from gate import Gate, garbage  # isort: skip
+from gate import Fault  # isort: skip
 
 __all__ = ["Tap", "Tapped", "tapping"]
 
@@ -33,7 +33,7 @@ class Tapped:
     def __init__(self, worker: WorkerProcess, order: StartOrder, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
-        self._gate: Gate | None = None
+        self._fault: Fault | None = None
         self._cut: Cut | None = None
         self._dead = False
         self.slot, self.generation, self.pid = order.slot, order.generation, worker.pid
@@ -46,7 +46,7 @@ class Tapped:
         """Cut it there, counted from now on."""
         self._cut = cut
         if cut.direction == TO_WORKER:
-            self._gate = Gate(cut.frame, cut.offset)
+            self._fault = Fault(cut.frame, cut.offset, cut.fault)
         else:
             draft = self._folder / f"draft.{self.pid}"
             draft.write_text(f"{cut.frame} {cut.offset} {cut.fault}")
@@ -55,8 +55,8 @@ class Tapped:
     @property
     def fired(self) -> bool:
         """Whether the place of the cut was reached."""
-        if self._gate is not None:
-            return self._gate.shut
+        if self._fault is not None:
+            return self._fault.struck
         return (self._folder / f"{FIRED}.{self.pid}").exists()
 
     def disarm(self) -> None:
@@ -70,37 +70,33 @@ class Tapped:
         return data
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        cut = self._cut
-        if self._gate is None or cut is None:
+        fault = self._fault
+        if fault is None:
             taken = self._worker.write(data)
             self.said += data[:taken]
             return taken
         if self._dead:
             raise BrokenPipeError("its reader has been killed")
-        passes = self._gate.passes(data)
-        if passes:
-            assert self._worker.write(data[:passes]) == passes, "the pipe of a worker that waits was full"
-        if not self._gate.shut:
-            return len(data)
-        if cut.fault == "kill":
+        sent = fault.turn(data)
+        try:
+            assert not sent or self._worker.write(sent) == len(sent), "the pipe of a worker that reads was full"
+        except BrokenPipeError:
+            if not fault.struck:
+                raise
+            # it has had enough already; the pool will see that from its end
+        if fault.struck and fault.kind == "kill":
             self._worker.signal(signal.SIGKILL)
             self._dead = True
-            if not passes and data:
+            if not sent:
                 raise BrokenPipeError("its reader has been killed")
-            return passes
-        if cut.fault != "stall":
-            bad = garbage(cut.fault, len(data) - passes, cut.frame * 10_000 + cut.offset)
-            try:
-                self._worker.write(bad)
-            except BrokenPipeError:
-                pass  # it has had enough of it already; the pool will see
+            return len(sent)
         return len(data)
 
     @property
     def waits(self) -> bool:
         """Whether it sleeps, with nothing on the way from it, nor to it if it reads: then it waits for ever."""
         worker: Any = self._worker
-        deaf = self._cut is not None and self._cut.fault == "stall" and self._gate is None and self.fired
+        deaf = self._cut is not None and self._cut.fault == "stall" and self._fault is None and self.fired
         try:
             with open(f"/proc/{self.pid}/stat") as file:
                 state = file.read().rpartition(")")[2].split()[0]

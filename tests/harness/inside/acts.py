@@ -66,6 +66,13 @@ def pulse(token: int) -> int:
     return token
 
 
+def _toil(key: str, value: int) -> list[object]:
+    _trace(key, "begins")
+    sum(range(50_000))
+    _trace(key, "ends")
+    return [key, value]
+
+
 class Acts:
     def setup(self, settings: dict[str, Any]) -> None:
         self.kept: dict[str, str] = {}
@@ -91,6 +98,14 @@ class Acts:
     @remuda.command(idempotent=True)
     def look(self, key: str, sum: int) -> list[object]:
         return [*_do(key, sum), self.kept.get("main"), self.kept.get("other")]
+
+    @remuda.command
+    def toil(self, key: str, sum: int) -> list[object]:
+        return _toil(key, sum)
+
+    @remuda.command(idempotent=True)
+    def toil_again(self, key: str, sum: int) -> list[object]:
+        return _toil(key, sum)
 
     @remuda.command
     def pulse(self, token: int) -> int:

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from gate import Gate, garbage
+from gate import Fault
 
 __all__ = ["FOLDER", "FIRED", "ORDER"]
 
@@ -27,31 +27,24 @@ _write = os.write
 
 class _Cut:
     def __init__(self, order: str) -> None:
-        frame, offset, self.fault = order.split()
-        self.seed = int(frame) * 10_000 + int(offset)
-        self.gate = Gate(int(frame), int(offset))
-        self.fired = False
+        frame, offset, kind = order.split()
+        self._fault = Fault(int(frame), int(offset), kind)
+        self._told = False
 
-    def write(self, fd: int, data: memoryview) -> int:
-        passes = self.gate.passes(data)
-        done = 0
-        while done < passes:
-            done += _write(fd, data[done:passes])
-        if self.gate.shut:
-            self._strike(fd, len(data) - passes)
-        return len(data)
-
-    def _strike(self, fd: int, rest: int) -> None:
-        if not self.fired:
-            self.fired = True
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        fault = self._fault
+        rest = fault.turn(data)
+        if fault.struck and not self._told:  # and now: what comes next may be its end
+            self._told = True
             (_folder() / f"{FIRED}.{os.getpid()}").touch()
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        while self.fault == "stall":
-            signal.pause()
-        bad = garbage(self.fault, rest, self.seed)
-        while bad:
-            bad = bad[_write(fd, bad) :]
+        while rest:
+            rest = rest[_write(fd, rest) :]
+        if fault.struck:
+            if fault.kind == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            while fault.kind == "stall":
+                signal.pause()
+        return len(data)
 
 
 _cuts: dict[int, _Cut] = {}
@@ -74,7 +67,7 @@ def write(fd: int, data: bytes | memoryview) -> int:
             path.unlink()
         except FileNotFoundError:
             return _write(fd, data)
-    return cut.write(fd, memoryview(data))
+    return cut.write(fd, data)
 
 
 if FOLDER in os.environ:

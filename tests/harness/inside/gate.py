@@ -1,10 +1,10 @@
-"""Where a stream of frames is cut. Used on both sides, so it needs the standard library only."""
+"""Where a stream of frames is cut, and what comes instead. Used on both sides: the standard library only."""
 
 from __future__ import annotations
 
 import random
 
-__all__ = ["Gate", "garbage"]
+__all__ = ["FAULTS", "REPLACED", "Fault", "Gate"]
 
 
 class Gate:
@@ -43,14 +43,47 @@ class Gate:
         return len(data)
 
 
-def garbage(fault: str, size: int, seed: int) -> bytes:
-    """Bytes that nobody should have sent.
+REPLACED = ("ones", "zeros", "noise")
+FAULTS = ("kill", "stall", *REPLACED, "flip", "stray", "burst")
+"""The worker is killed; nothing more passes; garbage takes the place of all bytes to come; one byte has its
+last bit flipped; two bytes, or eight, that nobody sent come in between."""
+
+_INSERTED = {"stray": b"\xff" * 2, "burst": b"\xff" * 8}
+
+
+class Fault:
+    """What a stream turns into.
 
     Args:
-        fault: "ones", "zeros" or "noise".
-        size: how many.
-        seed: of the noise.
+        frame, offset: where, as for `Gate`.
+        kind: one of `FAULTS`.
+
+    Attributes:
+        struck: whether the place has been reached.
     """
-    if fault == "noise":
-        return random.Random(seed).randbytes(size)
-    return bytes([255 if fault == "ones" else 0]) * size
+
+    def __init__(self, frame: int, offset: int, kind: str) -> None:
+        self.kind = kind
+        self._gate = Gate(frame, offset)
+        self._noise = random.Random(frame * 10_000 + offset)
+        self._to_flip = kind == "flip"
+
+    @property
+    def struck(self) -> bool:
+        return self._gate.shut
+
+    def turn(self, data: bytes | bytearray | memoryview) -> bytes:
+        """What is to be sent in the place of these bytes, in one piece."""
+        was_shut = self._gate.shut
+        passes = self._gate.passes(data)
+        front, rest = bytes(data[:passes]), bytes(data[passes:])
+        if not self._gate.shut or self.kind in ("kill", "stall"):
+            return front
+        if self.kind == "noise":
+            return front + self._noise.randbytes(len(rest))
+        if self.kind in REPLACED:
+            return front + bytes([255 if self.kind == "ones" else 0]) * len(rest)
+        if self._to_flip and rest:
+            self._to_flip = False
+            return front + bytes([rest[0] ^ 1]) + rest[1:]
+        return front + (b"" if was_shut else _INSERTED.get(self.kind, b"")) + rest
