@@ -8,8 +8,9 @@ of the other.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
@@ -17,7 +18,7 @@ from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 from .paths import INSIDE as _  # isort: skip
 from gate import FAULTS  # isort: skip
 
-__all__ = ["FAULTS", "PARTS", "TO_APPLICATION", "TO_WORKER", "Cut", "Frame", "Recording", "every", "frames", "some"]
+__all__ = ["FAULTS", "PARTS", "TO_APPLICATION", "TO_WORKER", "Cut", "Frame", "Recording", "at", "every", "frames", "some"]
 
 PARTS = ("boot", "calls", "end")
 TO_WORKER, TO_APPLICATION = "to worker", "to application"
@@ -99,15 +100,18 @@ def every(recording: Recording, faults: Sequence[str] = FAULTS) -> Iterator[Cut]
                         yield Cut(part, index, offset, direction, fault, offset == size)
 
 
-def some(recording: Recording, faults: Sequence[str], step: int) -> Iterator[Cut]:
-    """The borders of each frame and the bytes beside them, and every `step`-th byte; each with one fault.
-
-    The faults take turns, so that each meets all kinds of places.
-    """
-    turn = 0
+def some(recording: Recording, step: int, seed: int = 0) -> Iterator[Cut]:
+    """The borders of each frame and the bytes beside them, and every `step`-th byte; each with one fault, drawn."""
+    dice = random.Random(seed)
     for cut in every(recording, ("kill",)):
         size = recording[cut.part][cut.frame].sizes[cut.direction]
         if cut.offset in (0, 1, size - 1, size) or cut.offset % step == 0:
-            fault = faults[turn % len(faults)]
-            turn += 1
-            yield Cut(cut.part, cut.frame, cut.offset, cut.direction, fault, cut.border)
+            yield replace(cut, fault=dice.choice(FAULTS))
+
+
+def at(recording: Recording, fault: str, direction: str, about: str, offset: int, part: str = "calls") -> Cut:
+    """The cut in the first frame about something; a negative offset counts from the frame's end, -1 is all of it."""
+    index, frame = next((i, frame) for i, frame in enumerate(recording[part]) if frame.about == about)
+    size = frame.sizes[direction]
+    offset = size + 1 + offset if offset < 0 else offset
+    return Cut(part, index, offset, direction, fault, offset == size)
