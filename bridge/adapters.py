@@ -221,11 +221,16 @@ def load(reference: str) -> Adapter:
         ConfigError: there is none of that name.
         Exception: whatever its module or class raises.
     """
+    return Adapter(adapter_class(reference)())
+
+
+def adapter_class(reference: str) -> type:
+    """Import an adapter's class; raises as `load` does."""
     target = reference if ":" in reference else _OURS.get(reference) or _registered(reference)
     found = functions.resolve(target)
     if not isinstance(found, type):
         raise ConfigError(f"the adapter {reference!r} is {found!r}; it must be a class")
-    return Adapter(found())
+    return found
 
 
 def _registered(name: str) -> str:

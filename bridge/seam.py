@@ -22,7 +22,18 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Evidence", "Launcher", "StartOrder", "WorkerProcess"]
+from remuda.bridge.messages import Boot, RemoteFailure
+
+__all__ = [
+    "Evidence",
+    "Launcher",
+    "StartOrder",
+    "TemplateFailed",
+    "TemplateLost",
+    "TemplateProcess",
+    "TemplateUnfit",
+    "WorkerProcess",
+]
 
 
 class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,3 +120,82 @@ class Launcher(Protocol):
             OSError: the operating system refuses.
         """
         ...
+
+
+class TemplateUnfit(Exception):
+    """Forking this template would be unsafe; its text says why."""
+
+
+class TemplateFailed(Exception):
+    """What a template was to import raised.
+
+    Attributes:
+        error: what.
+    """
+
+    def __init__(self, error: RemoteFailure) -> None:
+        super().__init__(f"{error.type_name}: {error.message}")
+        self.error = error
+
+
+class TemplateLost(Exception):
+    """The template has ended, or broken the rules of its channel."""
+
+
+class TemplateProcess(Protocol):
+    """The application's end of a process that makes workers by forking itself.
+
+    `tend` has to run for as long as anything else is to return.
+    """
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, if it has one."""
+
+    async def prepare(self, boot: Boot, preload: list[str]) -> None:
+        """Have it import everything.
+
+        Args:
+            boot: what its workers will be told.
+            preload: modules to import beside the adapter.
+
+        Raises:
+            TemplateFailed: an import raised.
+            TemplateUnfit: it must not fork.
+            TemplateLost: it has ended.
+        """
+
+    async def fork(self, order: StartOrder) -> WorkerProcess:
+        """Have it make a worker; all or nothing, as `Launcher.start`.
+
+        Raises:
+            OSError: the operating system refuses.
+            TemplateUnfit: it must not fork any more.
+            TemplateLost: it has ended.
+        """
+        ...
+
+    async def tend(self) -> None:
+        """Read what it says; returns when it has no more to say, because it has ended or was closed."""
+
+    async def childless(self) -> None:
+        """Wait until none of its workers is left that it has to reap."""
+
+    def kill(self) -> None:
+        """Send SIGKILL to it. Its workers go on."""
+
+    async def wait(self) -> int | None:
+        """Wait for its end and reap it; returns the exit status, None if nobody knows."""
+
+    async def stderr_readable(self) -> None:
+        """Wait until it has written something to stderr, or has closed it."""
+
+    def read_stderr(self) -> list[str] | None:
+        """The lines that were completed since the last time; None at the end of file."""
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines it wrote."""
+        ...
+
+    def close(self) -> None:
+        """Close all descriptors. A process that still lives does not survive it; its workers do."""

@@ -1,54 +1,28 @@
-"""Workers as processes of this machine, each a fresh interpreter.
+"""Workers as fresh interpreters: children of the application.
 
-    application                                   worker
-    ──────────────────────────────────────────────────────────────────────────────────────────
-    write ───── pipe ─────────────────────────▶   a descriptor of its own    messages
-    read  ◀──── pipe ──────────────────────────   a descriptor of its own    messages
-    (held open) pipe ─────────────────────────▶   the lifeline: never carries a byte
-    read  ◀──── pipe ──────────────────────────   1 and 2, stdout and stderr: its words
-                /dev/null ────────────────────▶   0, stdin
-    mapped ──── memory ────────────────────────   mapped: the evidence page
-
-Nothing is shared between workers, and the descriptors are there before the first line of Python
-runs, so that whatever a library prints while it is imported goes to stderr and not into a message.
-Each worker leads a session and a process group of its own: a signal reaches what it has started, and
-Ctrl-C in a terminal does not reach it.
-
-Only the application itself holds its ends. What it forks closes them, so that nobody else keeps the
-lifeline alive; and none of them is ever 0, 1 or 2, even if the application has closed its own.
-
-The order at the end is fixed: the process has ended but is not reaped, so that its number is still
-its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
-long as it is not reaped.
+The descriptors are there before the first line of Python runs, so that whatever a library prints while
+it is imported goes to stderr and not into a message. Each worker leads a session and a process group of
+its own: a signal reaches what it has started, and Ctrl-C in a terminal does not reach it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import math
 import os
 import signal
 import subprocess
 import sys
-import weakref
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
 
 import remuda
-from remuda.bridge import page
-from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, StartOrder
+from remuda.bridge.ends import OurEnds, make_ends
+from remuda.bridge.process import LocalWorker, open_pidfd
+from remuda.bridge.seam import StartOrder
 
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
-
-_READ = 1 << 16
-_HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
-
-_waiting_threads = trio.CapacityLimiter(math.inf)
-"""Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
 
 _HOME = str(Path(remuda.__file__).parent.parent)
 """Where the worker finds this very package, wherever the application found it."""
@@ -58,7 +32,7 @@ import sys
 home = sys.argv[1]
 if home not in sys.path:
     sys.path.append(home)
-from remuda.bridge.child import main
+from remuda.bridge.{module} import main
 sys.exit(main(*map(int, sys.argv[2:])))
 """
 
@@ -70,49 +44,38 @@ class SpawnLauncher:
         # Not trio's own: who fills that one with slow threads shall not keep workers from starting.
         self._threads = trio.CapacityLimiter(math.inf)
 
-    async def start(self, order: StartOrder) -> SpawnedWorker:
+    async def start(self, order: StartOrder, module: str = "child", extra: tuple[int, ...] = ()) -> SpawnedWorker:
         """Start a worker.
+
+        Args:
+            order: for whom, and what is added to the environment.
+            module: of the bridge: what it runs, a worker or (`template`) what makes workers.
+            extra: more descriptors to hand to that.
 
         Raises:
             OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
         """
         try:
             # Not abandoned on cancellation: either there is no process, or somebody has it.
-            return await trio.to_thread.run_sync(_spawn, order, limiter=self._threads, abandon_on_cancel=False)
+            return await trio.to_thread.run_sync(
+                _spawn, order, module, extra, limiter=self._threads, abandon_on_cancel=False
+            )
         except RuntimeError as error:  # Python's own way to say that no thread is to be had
             raise OSError(errno.EAGAIN, str(error)) from error
 
 
-def _spawn(order: StartOrder) -> SpawnedWorker:
+def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWorker:
     _unreaped[:] = [process for process in _unreaped if process.poll() is None]
-    with ExitStack() as theirs, ExitStack() as ours:
-
-        def hold(stack: ExitStack, fd: int) -> int:
-            fd = _above_stderr(fd)
-            stack.callback(os.close, fd)
-            return fd
-
-        def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-            read_fd, write_fd = os.pipe()
-            try:
-                read_fd = hold(reader, read_fd)
-            except OSError:
-                os.close(write_fd)
-                raise
-            return read_fd, hold(writer, write_fd)
-
-        their_read, our_write = pipe(theirs, ours)
-        our_read, their_write = pipe(ours, theirs)
-        their_lifeline, our_lifeline = pipe(theirs, ours)
-        our_stderr, their_stderr = pipe(ours, theirs)
-        page_fd = hold(theirs, page.create())
-        evidence = page.Page(page_fd)
-        ours.callback(evidence.close)
-        handed = (their_read, their_write, their_lifeline, page_fd)
+    with make_ends() as (ours, theirs, keep):
+        *handed, their_stderr = theirs
+        handed += extra
         process = subprocess.Popen(
             # -P: the current folder is no place to import from before the application says so.
             # -u: what was printed is out, whatever happens next.
-            [sys.executable, *_interpreter_flags(), "-P", "-u", "-c", _PROGRAM, _HOME, *map(str, handed)],
+            [
+                *(sys.executable, *_interpreter_flags(), "-P", "-u"),
+                *("-c", _PROGRAM.format(module=module), _HOME, *map(str, handed)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=their_stderr,
             stderr=their_stderr,
@@ -120,19 +83,9 @@ def _spawn(order: StartOrder) -> SpawnedWorker:
             env={**os.environ, **order.env},
             start_new_session=True,
         )
-        worker = SpawnedWorker(process, our_read, our_write, our_lifeline, our_stderr, evidence)
-        ours.pop_all()  # they are the worker's now, which closes them
+        worker = SpawnedWorker(process, ours)
+        keep()  # they are the worker's now, which closes them
         return worker
-
-
-def _above_stderr(fd: int) -> int:
-    """The descriptor, or the same with a number that cannot be taken for stdin, stdout or stderr."""
-    if fd > 2:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(fd)
 
 
 def _interpreter_flags() -> list[str]:
@@ -141,79 +94,15 @@ def _interpreter_flags() -> list[str]:
     return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]
 
 
-class SpawnedWorker:
-    """The application's end of one process; an implementation of `WorkerProcess`."""
+class SpawnedWorker(LocalWorker):
+    """A child of the application.
 
-    pid: int | None
+    If it cannot be reaped when it is closed (it is stuck in the kernel), a thread stays behind to do it.
+    """
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        read_fd: int,
-        write_fd: int,
-        lifeline_fd: int,
-        stderr_fd: int,
-        evidence: page.Page,
-    ) -> None:
-        self.pid = self._pid = process.pid
+    def __init__(self, process: subprocess.Popen[bytes], ends: OurEnds) -> None:
+        super().__init__(process.pid, open_pidfd(process.pid), ends)
         self._process = process
-        self._read_fd, self._write_fd = read_fd, write_fd
-        self._lifeline_fd, self._stderr_fd = lifeline_fd, stderr_fd
-        for fd in (read_fd, write_fd, stderr_fd):
-            os.set_blocking(fd, False)
-        self._page = evidence
-        self._evidence = Evidence(0, 0)
-        self._words = LastWords()
-        self._status: int | None = None
-        self._reaped = False
-        self._closed = False
-        self._pidfd = _open_pidfd(process.pid)
-        _open.add(self)
-
-    def __repr__(self) -> str:
-        return f"<SpawnedWorker pid {self._pid}>"
-
-    # ── The channel ─────────────────────────────────────────────────────────────────────────────
-
-    def read(self) -> bytes | None:
-        """What has arrived; b"" at the end of file, None when there is nothing now."""
-        self._check_open()
-        try:
-            return os.read(self._read_fd, _READ)
-        except BlockingIOError:
-            return None
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Send as much as fits now, and say how much; raises BrokenPipeError."""
-        self._check_open()
-        try:
-            return os.write(self._write_fd, data)
-        except BlockingIOError:
-            return 0
-
-    async def readable(self) -> None:
-        """Wait until there is something to read. `wake` ends it early."""
-        self._check_open()
-        try:
-            await trio.lowlevel.wait_readable(self._read_fd)
-        except trio.ClosedResourceError:
-            self._check_open()
-
-    async def writable(self) -> None:
-        """Wait until there is room to write. `wake` ends it early."""
-        self._check_open()
-        try:
-            await trio.lowlevel.wait_writable(self._write_fd)
-        except trio.ClosedResourceError:
-            self._check_open()
-
-    def wake(self) -> None:
-        """Let whoever waits in `readable` or `writable` return at once."""
-        if not self._closed:
-            trio.lowlevel.notify_closing(self._read_fd)
-            trio.lowlevel.notify_closing(self._write_fd)
-
-    # ── The process ─────────────────────────────────────────────────────────────────────────────
 
     def signal(self, signum: int) -> None:
         """Send a signal to the whole process group; nothing, once it has been reaped."""
@@ -230,13 +119,6 @@ class SpawnedWorker:
         self._reap()
         return self._status
 
-    async def _ended(self) -> None:
-        """Wait until the process has ended. It is not reaped by this."""
-        if self._pidfd is not None:
-            await trio.lowlevel.wait_readable(self._pidfd)
-        else:
-            await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
-
     def _reap(self) -> None:
         if self._reaped:
             return
@@ -250,123 +132,21 @@ class SpawnedWorker:
         # `Popen` shall not look for it again, under a number that may be another's by then.
         self._process.returncode = 0 if self._status is None else self._status
 
-    def evidence(self) -> Evidence:
-        """What it has recorded so far; after `close`, what it had recorded by then."""
-        if self._closed:
-            return self._evidence
-        return Evidence(self._page.started, self._page.finished)
+    def _reap_later(self) -> None:
+        import threading
 
-    # ── Its words ───────────────────────────────────────────────────────────────────────────────
-
-    async def stderr_readable(self) -> None:
-        """Wait until it has written something to stderr, or has closed it."""
-        self._check_open()
-        await trio.lowlevel.wait_readable(self._stderr_fd)
-
-    def read_stderr(self) -> list[str] | None:
-        """The lines that were completed since the last time; None at the end of file.
-
-        At most 4 KiB are read at a time: a worker that never stops writing shall not keep the
-        application from anything else.
-        """
-        if not self._closed:
-            self._hear(_HEAR)
-        return self._words.take()
-
-    def stderr_tail(self) -> tuple[str, ...]:
-        """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
-        if not self._closed:
-            self._hear(_READ)  # as much as a pipe holds
-        return self._words.tail()
-
-    def _hear(self, most: int) -> bool:
+        name = f"remuda-reaper-{self._pid}"
+        thread = threading.Thread(target=self._process.wait, name=name, daemon=True)
         try:
-            data = os.read(self._stderr_fd, most)
-        except BlockingIOError:
-            return False
-        if data:
-            self._words.feed(data)
-        else:
-            self._words.end()
-        return bool(data)
-
-    # ── The end ─────────────────────────────────────────────────────────────────────────────────
-
-    def close(self) -> None:
-        """Close all descriptors. A process that still lives does not survive it.
-
-        If it cannot be reaped now (it is stuck in the kernel), a thread stays behind to do it.
-        """
-        if self._closed:
-            return
-        self._evidence = self.evidence()
-        self._closed = True
-        _open.discard(self)
-        if not self._reaped:
-            self.signal(signal.SIGKILL)
-            self._reaped = True  # from here on it is the thread's
-            _reap_later(self._process)
-        for fd in self._waited_for():
-            trio.lowlevel.notify_closing(fd)
-        for fd in (*self._waited_for(), self._lifeline_fd):
-            os.close(fd)
-        self._page.close()
+            thread.start()
+        except RuntimeError:  # no thread is to be had; the next start looks after it
+            _unreaped.append(self._process)
 
     def forget(self) -> None:
         """In a process that was forked from the application: let go of what is not its own."""
-        self._closed = self._reaped = True
+        super().forget()
         self._process.returncode = 0  # it is no child of this process
-        for fd in (*self._waited_for(), self._lifeline_fd):
-            with suppress(OSError):  # it may have been closed there before
-                os.close(fd)
 
-    def _waited_for(self) -> list[int]:
-        """The descriptors that a task may wait for."""
-        fds = [self._read_fd, self._write_fd, self._stderr_fd]
-        return fds if self._pidfd is None else [*fds, self._pidfd]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this worker's descriptors have been closed")
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends, where there is such a thing."""
-    if sys.platform == "linux":
-        try:
-            return _above_stderr(os.pidfd_open(pid))
-        except OSError:
-            pass  # an old kernel, or no descriptors left: a thread has to wait
-    return None
-
-
-def _wait_unreaped(pid: int) -> None:
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        pass
-
-
-def _reap_later(process: subprocess.Popen[bytes]) -> None:
-    import threading
-
-    thread = threading.Thread(target=process.wait, name=f"remuda-reaper-{process.pid}", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # no thread is to be had; the next start looks after it
-        _unreaped.append(process)
-
-
-def _forked() -> None:
-    for worker in list(_open):
-        worker.forget()
-    _open.clear()
-
-
-_open: weakref.WeakSet[SpawnedWorker] = weakref.WeakSet()
-"""Workers whose descriptors this process holds."""
 
 _unreaped: list[subprocess.Popen[bytes]] = []
 """Workers that were killed, and that nobody waits for."""
-
-os.register_at_fork(after_in_child=_forked)

@@ -45,6 +45,13 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             `min_workers` start when callers wait.
         overflow: workers beyond `max_workers` for a peak.
         overflow_linger: seconds an overflow worker stays without work.
+        spares: workers beyond those, kept ready but without work. When a worker is lost one takes its
+            place at once, and the next spare is started.
+        start_method: "forkserver": workers are forked from a template process that has imported the
+            adapter already, which takes milliseconds and little memory; where forking would be unsafe
+            they are spawned. "spawn": each worker is a fresh interpreter. None: "forkserver" where the
+            system has what it needs (Linux), else "spawn".
+        preload: modules that the template imports beside the adapter.
         start_concurrency: workers that start at the same time, default: the CPUs.
         max_waiting: callers that may wait for a worker; one more gets `PoolFull`.
         init_timeout: seconds a worker has to start, import and set up. After that it has, for each
@@ -70,6 +77,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_workers: int = msgspec.field(default_factory=cpus)
     overflow: int = 0
     overflow_linger: float = 10.0
+    spares: int = 0
+    start_method: str | None = None
+    preload: tuple[str, ...] = ()
     start_concurrency: int = msgspec.field(default_factory=cpus)
     max_waiting: int = 1000
     init_timeout: float = 60.0
@@ -102,6 +112,12 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_int(own, "min_workers", self.min_workers, 1, self.max_workers)
         check_int(own, "overflow", self.overflow, 0)
         check_seconds(own, "overflow_linger", self.overflow_linger, zero=True)
+        check_int(own, "spares", self.spares, 0)
+        if self.start_method not in (None, "forkserver", "spawn"):
+            raise _wrong("start_method", self.start_method, "'forkserver', 'spawn', or None")
+        if not isinstance(self.preload, tuple | list) or not all(_is_text(name) for name in self.preload):
+            raise _wrong("preload", self.preload, "a list of module names")
+        msgspec.structs.force_setattr(self, "preload", tuple(self.preload))  # files have lists
         check_int(own, "start_concurrency", self.start_concurrency, 1)
         check_int(own, "max_waiting", self.max_waiting, 0)
         check_seconds(own, "init_timeout", self.init_timeout)
@@ -123,6 +139,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             max_workers=self.max_workers,
             overflow=self.overflow,
             linger=self.overflow_linger,
+            spares=self.spares,
             max_starting=self.start_concurrency,
             max_waiting=self.max_waiting,
             init_timeout=self.init_timeout,
@@ -186,7 +203,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Override a configuration with variables.
 
         `REMUDA_MAX_WORKERS=4` sets `max_workers`, `REMUDA_HEALTH_INTERVAL=10` the `interval` of
-        `health`; `settings` and `env` cannot be set this way. A `REMUDA_` variable that names no
+        `health`, `REMUDA_PRELOAD=json,csv` a list; `settings` and `env` cannot be set this way. A `REMUDA_` variable that names no
         field is refused, so that a typing error is not silence.
 
         Args:
@@ -235,6 +252,8 @@ def _set(changes: dict[str, Any], base: PoolConfig, variable: str, text: str) ->
 
 
 def _parsed(variable: str, text: str, current: object) -> object:
+    if isinstance(current, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(current, int | float):
         try:
             return int(text) if isinstance(current, int) else float(text)

@@ -7,7 +7,7 @@ but harms nobody. Give observers to `open_pool(..., observers=[...])`.
 An observer that also has a method `handled` is a *watcher*: it is shown every step of the pool's core,
 with what went in and what came out. `remuda.specs.Monitor` is one; it asks the invariants.
 
-Rare events (workers, the pool, lines of stderr) are made always. `Transition` and `CallEnded`, of
+Rare events (workers, templates, the pool, lines of stderr) are made always. `Transition` and `CallEnded`, of
 which there are several for each call, are only made when there is an observer.
 """
 
@@ -30,6 +30,8 @@ __all__ = [
     "InvariantBroken",
     "Observer",
     "PoolChanged",
+    "TemplateChanged",
+    "TemplateWrote",
     "Transition",
     "Watcher",
     "WorkerEnded",
@@ -84,6 +86,28 @@ class WorkerWrote(msgspec.Struct, frozen=True):
     at: float
 
 
+class TemplateChanged(msgspec.Struct, frozen=True):
+    """A template, from which workers are forked, is in another state."""
+
+    pool: str
+    number: int
+    """Which template of the pool, from 1."""
+    pid: int | None
+    source: str
+    dest: str
+    reason: str
+    at: float
+
+
+class TemplateWrote(msgspec.Struct, frozen=True):
+    """A template wrote a line to stderr or stdout, mostly while it imported."""
+
+    pool: str
+    number: int
+    line: str
+    at: float
+
+
 class Transition(msgspec.Struct, frozen=True):
     """Something took a step of its lifecycle."""
 
@@ -126,7 +150,17 @@ class InvariantBroken(msgspec.Struct, frozen=True):
     at: float
 
 
-Event = PoolChanged | WorkerReady | WorkerEnded | WorkerWrote | Transition | CallEnded | InvariantBroken
+Event = (
+    PoolChanged
+    | WorkerReady
+    | WorkerEnded
+    | WorkerWrote
+    | TemplateChanged
+    | TemplateWrote
+    | Transition
+    | CallEnded
+    | InvariantBroken
+)
 Observer = Callable[[Event], object]
 
 

@@ -104,16 +104,21 @@ class Link:
             env=self._pool.config.env,
         )
         process = None
+        words: tuple[str, ...] = ()
         try:
             with self._scope:
-                process = await self._pool.launcher.start(order)
+                try:
+                    process = await self._pool.launcher.start(order)
+                except trio.Cancelled:
+                    words = self._pool.words_before_start()
+                    raise
         except OSError as error:
             cause = f"the operating system did not start it: {error}"
             self._pool.feed(ev.BootFailed(worker, cause))
             self._exited(None, cause, ())
             return None
         if process is None:
-            self._exited(None, "given up before it was started", ())
+            self._exited(None, "given up before it was started", words)
             return None
         self._scope = trio.CancelScope()
         self.process, self.pid = process, process.pid

@@ -21,6 +21,8 @@ from remuda.runtime.events import (
     InvariantBroken,
     Observer,
     PoolChanged,
+    TemplateChanged,
+    TemplateWrote,
     WorkerEnded,
     WorkerReady,
     WorkerWrote,
@@ -52,6 +54,13 @@ def log_event(event: Event) -> None:
         case PoolChanged():
             level = _POOL_LEVELS.get(event.dest, logging.INFO)
             _log(level, f"pool.{event.dest}", event.pool, {"was": event.source, "reason": event.reason})
+        case TemplateChanged():
+            unexpected = event.dest == "unfit" or (event.dest == "ended" and event.source in ("building", "ready"))
+            level = logging.WARNING if unexpected else logging.INFO
+            facts = {"template": event.number, "pid": event.pid, "was": event.source, "reason": event.reason}
+            _log(level, f"template.{event.dest}", event.pool, facts)
+        case TemplateWrote():
+            _log(logging.INFO, "template.wrote", event.pool, {"template": event.number, "line": event.line})
         case InvariantBroken():
             facts = {"rule": event.name, "detail": event.detail, "count": event.count}
             _log(logging.ERROR, "invariant.broken", event.pool, facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -115,9 +116,36 @@ def _make_pool(
         if not callable(observer):
             raise ConfigError(f"the observer {observer!r} cannot be called; it must take one event")
     if launcher is None:
-        from remuda.bridge.spawn import SpawnLauncher
-
-        launcher = SpawnLauncher()
+        launcher = _launcher(config)
     from remuda.runtime.pool import Pool
 
     return Pool(config, launcher, observers)
+
+
+def _launcher(config: PoolConfig) -> Launcher:
+    """What starts the workers of this pool, on this system."""
+    from remuda.bridge.spawn import SpawnLauncher
+
+    spawn = SpawnLauncher()
+    if config.start_method == "spawn":
+        return spawn
+    from remuda.bridge.forkserver import Template, can_fork
+
+    if not can_fork():
+        if config.start_method is None:
+            return spawn
+        raise ConfigError(
+            "PoolConfig.start_method is 'forkserver', which needs pidfds and /proc (Linux); "
+            "set it to 'spawn', or leave it out",
+            context={"field": "start_method"},
+        )
+    from remuda.runtime.templates import ForkLauncher
+
+    return ForkLauncher(
+        config.name,
+        partial(Template.start, spawn),
+        spawn,
+        preload=tuple(config.preload),
+        env=config.env,
+        patience=config.init_timeout,
+    )

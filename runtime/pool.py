@@ -16,6 +16,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
 import trio
@@ -31,6 +32,7 @@ from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Trans
 from remuda.runtime.link import Link
 from remuda.runtime.outcomes import value_of
 from remuda.runtime.snapshot import PoolSnapshot, WorkerSnapshot
+from remuda.runtime.templates import ForkLauncher, TendedLauncher
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
@@ -77,6 +79,7 @@ class Pool:
         self.observer_errors = 0
         self.shutdown_frame = self.pack(messages.Shutdown())
         self._adapter = None if config.adapter is None else reference_to(config.adapter)
+        self._boot = self._boot_message()
         self.boot_frame = self._boot_frame()
         self._commands: dict[str, CommandInfo] | None = None
         self._observers = tuple(observers)
@@ -256,6 +259,7 @@ class Pool:
             restart_tokens=core.crew.budget.tokens(now),
             ended=dict(self._ended),
             last_death=self.last_death,
+            template_pid=self.launcher.template_pid if isinstance(self.launcher, ForkLauncher) else None,
         )
 
     @property
@@ -522,10 +526,10 @@ class Pool:
         """A message as a frame; raises SerializationError or FrameTooLarge."""
         return pack(messages.encode(message), self.config.max_frame_bytes)
 
-    def _boot_frame(self) -> bytes:
+    def _boot_message(self) -> messages.Boot:
         """What every worker is told first: to find things where the application finds them now."""
         config = self.config
-        boot = messages.Boot(
+        return messages.Boot(
             adapter=self._adapter,
             settings=config.settings,
             sys_path=[entry for entry in sys.path if isinstance(entry, str)],  # others are ignored when importing
@@ -535,6 +539,9 @@ class Pool:
             codec="pickle" if self._adapter is None else "msgpack",
             max_frame_bytes=config.max_frame_bytes,
         )
+
+    def _boot_frame(self) -> bytes:
+        boot = self._boot
         try:
             messages.encode((boot.sys_path, boot.cwd, boot.main_path))
         except SerializationError as error:
@@ -549,6 +556,10 @@ class Pool:
                 f"PoolConfig.settings cannot be sent to a worker: {error.message}. Use plain data, or the path of a file",
                 context={"field": "settings"},
             ) from error
+
+    def words_before_start(self) -> tuple[str, ...]:
+        """What was said, by whatever that was, before a worker had a process that could."""
+        return self.launcher.stderr_tail() if isinstance(self.launcher, TendedLauncher) else ()
 
     def learn_commands(self, commands: Sequence[CommandInfo]) -> None:
         """What a worker said in its handshake that its adapter can do."""
@@ -613,6 +624,9 @@ class Pool:
         """
         self._nursery = nursery
         self._spawn(self._keep_time)
+        launcher = self.launcher
+        if isinstance(launcher, TendedLauncher):
+            self._spawn(partial(launcher.tend, self._boot, self.emit))
         self.feed(ev.Open())
         while self._core.pool.state is PoolState.STARTING:
             await self._changed.wait()

@@ -15,7 +15,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     generation: int
     kind: str
-    """"base" or "overflow"."""
+    """"base", "overflow" or "spare"."""
     state: str
     pid: int | None
     """None while its process is being started."""
@@ -48,6 +48,8 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Calls and checkouts that have ended, by verdict."""
     last_death: WorkerDeath | None
     """The last worker that the pool had not ended itself."""
+    template_pid: int | None
+    """The process that workers are forked from; None if they are spawned, or none is ready."""
 
     def __str__(self) -> str:
         by_state: dict[str, int] = {}

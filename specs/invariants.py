@@ -22,6 +22,7 @@ from remuda.statemachines import events as ev
 from remuda.statemachines.breaker import Breaker, BreakerState
 from remuda.statemachines.call import CallState
 from remuda.statemachines.core import Core
+from remuda.statemachines.crew import USABLE
 from remuda.statemachines.pool import PoolState
 from remuda.statemachines.slot import SlotState
 from remuda.statemachines.subjects import Call, Pool, Rung, Slot, SlotKind, Worker
@@ -48,12 +49,14 @@ def conservation(core: Core, ledger: Ledger) -> str | None:
     """1. Every worker has a slot and every slot is accounted for, within the bounds.
 
     The workers that were started and have not ended are exactly those that the slots have; there
-    are no more slots than `max_workers` and `overflow` allow.
+    are no more slots than `max_workers` and `overflow` allow, and as many spares as there shall be.
     """
     crew, policy = core.crew, core.policy
     kinds = [slot.kind for slot in crew.slots.values()]
     if kinds.count(SlotKind.BASE) > policy.max_workers or kinds.count(SlotKind.OVERFLOW) > policy.overflow:
         return f"{kinds.count(SlotKind.BASE)} base and {kinds.count(SlotKind.OVERFLOW)} overflow slots"
+    if kinds and core.pool.state not in _CLOSING and kinds.count(SlotKind.SPARE) != policy.spares:
+        return f"{kinds.count(SlotKind.SPARE)} spare slots, and there shall be {policy.spares}"
     for slot in crew.slots.values():
         if slot.worker is None and slot.state not in _WITHOUT_PROCESS:
             return f"{slot} has no worker"
@@ -96,8 +99,10 @@ def a_checkout_is_given_back_once(core: Core, ledger: Ledger) -> str | None:
 @invariant(3)
 def no_lost_worker(core: Core, ledger: Ledger) -> str | None:
     """3. A worker is idle, or somebody has it: nobody holds what nobody will give back."""
-    idle = set(core.crew.idle())
+    idle = {*core.crew.idle(), *core.crew.spares()}
     for worker in core.crew.workers():
+        if (worker in core.crew.spares()) and worker.slot.kind is not SlotKind.SPARE:
+            return f"{worker} is kept as a spare, and is none"
         if (worker.state is WorkerState.READY) != (worker in idle):
             return f"{worker} is {'not ' if worker not in idle else ''}among the idle"
         if worker.state is WorkerState.READY and (worker.occupant is not None or worker.call is not None):
@@ -118,7 +123,7 @@ def no_lost_wakeup(core: Core, ledger: Ledger) -> str | None:
     if core.crew.has_idle:
         return f"{len(core.waiters)} wait, and {list(core.crew.idle())} are idle"
     # As many as wait are on their way, unless the pool is as large as it may be.
-    slots = core.crew.slots.values()
+    slots = [slot for slot in core.crew.slots.values() if slot.kind is not SlotKind.SPARE]
     coming = sum(slot.state not in (SlotState.SERVING, SlotState.STOPPING) for slot in slots)
     coming += sum(slot.state is SlotState.STOPPING and slot.kind is SlotKind.BASE for slot in slots)
     if coming < len(core.waiters) and len(slots) < core.policy.max_workers + core.policy.overflow:
@@ -269,7 +274,21 @@ def not_ready_before_usable(core: Core, ledger: Ledger) -> str | None:
             return None
 
 
+@invariant(13)
+def a_spare_stands_in(core: Core, ledger: Ledger) -> str | None:
+    """13. It is never seen that a spare is ready while a base slot has no worker that serves."""
+    spares = core.crew.spares()
+    if not spares or core.pool.state in _CLOSING:
+        return None
+    for slot in core.crew.slots.values():
+        if slot.kind is SlotKind.BASE and (slot.worker is None or slot.worker.state not in USABLE):
+            return f"{slot} has {slot.worker}, and {spares[0]} is ready"
+    return None
+
+
 def _usable(worker: Worker, ledger: Ledger) -> bool:
+    if worker.slot.kind is SlotKind.SPARE:
+        return False
     states = (WorkerState.READY, WorkerState.BUSY, WorkerState.CHECKING, WorkerState.INTERRUPTING)
     suspected = worker.state is WorkerState.CHECKING and worker.failures > 0
     return worker in ledger.up and worker.state in states and not suspected

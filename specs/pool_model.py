@@ -196,4 +196,5 @@ SIGHTS.update({f"lease {state}": _call_is(state, is_lease=True) for state in CAL
 SIGHTS.update({f"answer {verdict}": _answered(verdict) for verdict in fx.Verdict})
 SIGHTS.update({f"stop {rung}": _stopped(rung) for rung in Rung})
 SIGHTS["abandon"] = lambda world: any(isinstance(effect, fx.Abandon) for effect in world.ledger.effects)
+SIGHTS["a spare is ready"] = lambda world: bool(world.core.crew.spares())
 SIGHTS["two sessions"] = lambda world: len(world.core.sessions) == 2

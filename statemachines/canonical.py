@@ -55,7 +55,7 @@ def canonical(
     # or to the pool concerns nobody else.
     coming_back = (armed for armed in core.timers.order() if isinstance(armed, Slot | Call))
     turns: dict[object, int] = {armed: turn for turn, armed in enumerate(coming_back)}
-    idle = {worker: turn for turn, worker in enumerate(crew.idle())}
+    idle = {worker: turn for turn, worker in enumerate((*crew.idle(), *crew.spares()))}
     to_start = {slot: turn for turn, slot in enumerate(crew.to_start())}
     bound: dict[Worker, list[int]] = {}
     for turn, (_, worker, _) in enumerate(core.sessions):

@@ -164,6 +164,9 @@ class Core:
                     self._assess(now)  # a call that had been tried before timed out in its lane
             if self.waiters and not crew.at_full_size:
                 crew.grow(len(self.waiters), now)
+                if crew.has_idle:  # a spare has taken the new place
+                    self._assess(now)
+                    self._dispatch(now)
 
     def _dispatch(self, now: float) -> None:
         """Give idle workers to waiters, each in turn."""

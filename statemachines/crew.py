@@ -9,6 +9,9 @@ at a time as it may, restarts what is lost, and takes what has to go down the st
   came to nothing backs off, and takes a token from the restart budget; without a token it is
   quarantined until one has come. So callers who hang up cannot bring the pool down, and a worker
   that cannot start does not spin.
+* A spare serves nobody. When a base slot is left without a worker that serves, it and the slot of a
+  ready spare change kinds, at once: the spare is idle now, and the slot that lost its worker brings up
+  the next spare. So no worker ever moves, and there are as many slots of each kind as before.
 * Everything that counts workers is derived from their states; there is no counter to go wrong.
 """
 
@@ -40,6 +43,7 @@ class Crew:
         "_idle_overflow",
         "_observer",
         "_policy",
+        "_spares",
         "_to_start",
         "budget",
         "changed",
@@ -61,6 +65,7 @@ class Crew:
         # Last in, first out: the busiest workers stay warm, the others age and can be let go.
         self._idle: dict[Worker, None] = {}
         self._idle_overflow: dict[Worker, None] = {}
+        self._spares: dict[Worker, None] = {}
         self.effects: list[Effect] = []
         """Where effects go: the core puts its own list here."""
         self.changed = False
@@ -76,7 +81,9 @@ class Crew:
     def usable(self) -> int:
         """Workers that serve, or will in a moment. One that is checked under suspicion is not among them."""
         return sum(
-            worker.state in USABLE and not (worker.state is WorkerState.CHECKING and worker.failures)
+            worker.state in USABLE
+            and worker.slot.kind is not SlotKind.SPARE
+            and not (worker.state is WorkerState.CHECKING and worker.failures)
             for worker in self.workers()
         )
 
@@ -87,6 +94,10 @@ class Crew:
     def idle(self) -> tuple[Worker, ...]:
         """Free workers; the last is the next to be taken."""
         return (*self._idle_overflow, *self._idle)
+
+    def spares(self) -> tuple[Worker, ...]:
+        """Spare workers that are ready; the first is the next to take a place."""
+        return tuple(self._spares)
 
     def to_start(self) -> tuple[Slot, ...]:
         """Slots that wait for their turn to start a worker."""
@@ -109,16 +120,18 @@ class Crew:
     # ── Coming ──────────────────────────────────────────────────────────────────────────────────
 
     def grow(self, waiting: int, now: float) -> None:
-        """See that there are `min_workers` slots, and more if callers wait who will find none."""
+        """See that there are `min_workers` slots, and more if callers wait who will find none; and the spares."""
         policy = self._policy
         base = self.size(SlotKind.BASE)
         while base < policy.min_workers:
             self._add(SlotKind.BASE, now)
             base += 1
+        for _ in range(self.size(SlotKind.SPARE), policy.spares):
+            self._add(SlotKind.SPARE, now)
         if waiting:
             coming = sum(self._is_coming(slot) for slot in self.slots.values())
             while waiting > coming and base < policy.max_workers:
-                self._add(SlotKind.BASE, now)
+                self._fill(self._add(SlotKind.BASE, now), now)
                 base += 1
                 coming += 1
             overflow = self.size(SlotKind.OVERFLOW)
@@ -130,6 +143,8 @@ class Crew:
 
     @staticmethod
     def _is_coming(slot: Slot) -> bool:
+        if slot.kind is SlotKind.SPARE:
+            return False
         if slot.state is SlotState.STOPPING:
             return slot.kind is SlotKind.BASE  # an overflow slot closes instead
         return slot.state is not SlotState.SERVING
@@ -137,14 +152,15 @@ class Crew:
     @property
     def at_full_size(self) -> bool:
         """Whether `grow` could add nothing (a cheap test for the busiest path)."""
-        return len(self.slots) >= self._policy.max_workers + self._policy.overflow
+        return len(self.slots) >= self._policy.max_workers + self._policy.overflow + self._policy.spares
 
-    def _add(self, kind: SlotKind, now: float) -> None:
+    def _add(self, kind: SlotKind, now: float) -> Slot:
         slot = Slot(self.next_index, kind, now=now, history=self._policy.history)
         slot.observer = self._observer
         self.next_index += 1
         self.slots[slot.index] = slot
         self._to_start.append(slot)
+        return slot
 
     def _start_some(self, now: float) -> None:
         if not self._to_start:
@@ -212,16 +228,22 @@ class Crew:
             self._to_idle(worker, now)
         elif state is WorkerState.DEGRADED:
             self.timers.arm(worker, now + self._policy.health.recheck)
+            self._fill(worker.slot, now)
         elif unfit:
             self._sentenced(worker, "it failed too often", now, gently=True)
         else:  # it was draining
             self._down_the_ladder(worker, Rung.ASK, now)
 
     def _to_idle(self, worker: Worker, now: float) -> None:
-        if worker.slot.kind is SlotKind.OVERFLOW:
+        kind = worker.slot.kind
+        if kind is SlotKind.BASE:
+            self._idle[worker] = None
+        elif kind is SlotKind.OVERFLOW:
             self._idle_overflow[worker] = None
         else:
-            self._idle[worker] = None
+            self._spares[worker] = None
+            if (empty := self._without_worker()) is not None:
+                self._fill(empty, now)
         # The busiest path does not touch the heap: an alarm that is too early is set right when it
         # comes up.
         due = now + self._patience(worker)
@@ -237,6 +259,25 @@ class Crew:
     def _not_idle(self, worker: Worker) -> None:
         self._idle.pop(worker, None)
         self._idle_overflow.pop(worker, None)
+        self._spares.pop(worker, None)
+
+    # ── Spares ──────────────────────────────────────────────────────────────────────────────────
+
+    def _fill(self, slot: Slot, now: float) -> None:
+        """A base slot is without a worker that serves: let a spare take its place, if one is ready."""
+        if slot.kind is SlotKind.BASE and self._spares and not self.closing:
+            worker = next(iter(self._spares))
+            del self._spares[worker]
+            worker.slot.kind, slot.kind = SlotKind.BASE, SlotKind.SPARE
+            self.changed = True
+            self._to_idle(worker, now)
+
+    def _without_worker(self) -> Slot | None:
+        """A base slot that has no worker, or none that serves, or will in a moment."""
+        for slot in self.slots.values():
+            if slot.kind is SlotKind.BASE and (slot.worker is None or slot.worker.state not in USABLE):
+                return slot
+        return None
 
     # ── Health ──────────────────────────────────────────────────────────────────────────────────
 
@@ -267,6 +308,7 @@ class Crew:
             self.changed = True
             if WORKER.step(worker, WorkerTrigger.HEALTH_CHECK_FAILED, now, reason) is WorkerState.DEGRADED:
                 self.timers.arm(worker, now + self._policy.health.recheck)
+                self._fill(worker.slot, now)
             else:
                 self._sentenced(worker, f"it failed {worker.failures} health checks: {reason}", now)
 
@@ -294,6 +336,7 @@ class Crew:
         else:
             worker.cause, worker.on_purpose = reason, True
             self.changed = True
+            self._fill(worker.slot, now)
 
     def _sentenced(
         self, worker: Worker, cause: str, now: float, *, on_purpose: bool = False, gently: bool = False
@@ -303,6 +346,7 @@ class Crew:
         worker.cause = worker.cause or cause
         worker.on_purpose = worker.on_purpose or on_purpose
         self._down_the_ladder(worker, Rung.ASK if gently else Rung.KILL, now)
+        self._fill(worker.slot, now)
 
     def _down_the_ladder(self, worker: Worker, rung: Rung, now: float) -> None:
         if worker.rung is None:
@@ -331,6 +375,8 @@ class Crew:
         else:
             slot.attempts += 1
             self._restart_later(slot, draw, now)
+        if not self.closing:
+            self._fill(slot, now)
         self._start_some(now)
 
     def _restart_later(self, slot: Slot, draw: float, now: float) -> None:

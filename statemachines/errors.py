@@ -89,7 +89,7 @@ class WorkerDeath(NamedTuple):
         if status not in text:
             text += f" ({status})"
         if self.stderr_tail:
-            text += "\nits last words:\n" + "\n".join(f"  | {line}" for line in self.stderr_tail[-12:])
+            text += "\nits last words:\n" + "\n".join(f"  | {line}" for line in self.stderr_tail[-16:])
         return text
 
 

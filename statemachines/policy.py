@@ -134,6 +134,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         max_workers: base workers at most; the ones beyond `min_workers` start when callers wait.
         overflow: workers beyond `max_workers`, for a peak; they leave after `linger` idle seconds.
         linger: seconds an overflow worker stays without work.
+        spares: workers that are kept ready beside those that serve, to take the place of one that is lost.
         max_starting: workers that start at the same time.
         max_waiting: callers that may wait for a worker.
         init_timeout: seconds a worker has from its start to the end of its setup.
@@ -147,6 +148,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_workers: int = 1
     overflow: int = 0
     linger: float = 10.0
+    spares: int = 0
     max_starting: int = 4
     max_waiting: int = 1000
     init_timeout: float = 60.0
@@ -163,6 +165,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         check_int("Policy", "min_workers", self.min_workers, 1, self.max_workers)
         check_int("Policy", "overflow", self.overflow, 0)
         check_seconds("Policy", "linger", self.linger, zero=True)
+        check_int("Policy", "spares", self.spares, 0)
         check_int("Policy", "max_starting", self.max_starting, 1)
         check_int("Policy", "max_waiting", self.max_waiting, 0)
         check_seconds("Policy", "init_timeout", self.init_timeout)

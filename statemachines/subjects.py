@@ -155,8 +155,13 @@ class Worker(Subject[WorkerState]):
 
 
 class SlotKind(StrEnum):
+    """What a slot is there for."""
+
     BASE = "base"
     OVERFLOW = "overflow"
+    """Beyond `max_workers`, for a peak."""
+    SPARE = "spare"
+    """Ready and without work, until a base slot loses its worker: then the two change kinds."""
 
 
 class Slot(Subject[SlotState]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from .leaks import MARK, Before
 # The same examples every time, however busy the machine is. `make fuzz` looks for new ones.
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")
+
+# A shell that starts the tests in the background has them ignore Control-C, and all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ async def test_an_interpreter_that_is_not_there(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_start_that_is_cancelled_before_it_begins_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawn, "_spawn", lambda order: pytest.fail("it was started"))
+    monkeypatch.setattr(spawn, "_spawn", lambda *order: pytest.fail("it was started"))
     with trio.CancelScope() as scope:
         scope.cancel()
         await SpawnLauncher().start(ORDER)
@@ -163,10 +163,10 @@ async def test_a_start_that_is_cancelled_on_the_way_leaves_nothing_or_a_worker_t
     before = descriptors()
     real, reached, go_on = spawn._spawn, threading.Event(), threading.Event()
 
-    def slow(order: StartOrder) -> SpawnedWorker:
+    def slow(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWorker:
         reached.set()
         assert go_on.wait(HANG)
-        return real(order)
+        return real(order, module, extra)
 
     monkeypatch.setattr(spawn, "_spawn", slow)
     worker: SpawnedWorker | None = None
@@ -214,7 +214,7 @@ async def test_its_stdin_is_empty_and_its_group_its_own() -> None:
     before, ends = os.dup(0), os.pipe()
     os.dup2(ends[0], 0)
     try:
-        worker = spawn._spawn(ORDER)
+        worker = spawn._spawn(ORDER, "child", ())
     finally:
         os.dup2(before, 0)
         for fd in (before, *ends):
@@ -232,7 +232,7 @@ async def test_its_stdin_is_empty_and_its_group_its_own() -> None:
 async def test_no_signal_is_blocked_in_it_though_one_is_in_the_application() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     try:
-        worker = spawn._spawn(ORDER)
+        worker = spawn._spawn(ORDER, "child", ())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
@@ -272,7 +272,7 @@ trio.run(main)
 @pytest.fixture(params=["pidfd", "thread"])
 def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With a pidfd, and without, as on other systems and old kernels."""
-    real = spawn._open_pidfd
+    real = spawn.open_pidfd
 
     def refuse(pid: int) -> int:
         raise OSError(38, "Function not implemented")
@@ -283,7 +283,7 @@ def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             return real(pid)
 
     if request.param == "thread":
-        monkeypatch.setattr(spawn, "_open_pidfd", without)
+        monkeypatch.setattr(spawn, "open_pidfd", without)
     return str(request.param)
 
 

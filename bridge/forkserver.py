@@ -1,0 +1,371 @@
+"""Workers forked by a template: the application's half.
+
+A `Template` is a process that was started like a worker (`remuda.bridge.spawn`), has imported everything
+(`remuda.bridge.template`), and makes workers when asked. The workers are its children, not ours, which
+changes two things and no more:
+
+* **Signals.** As long as the template has not reaped a worker, its number is its own. The template reaps
+  when it is told to, and it is told when the end was seen here and the group has been killed. But if
+  the template itself dies, its children are reaped by somebody who asks nobody. So signals go through the
+  pidfd, which is of a process and not of a number: to the whole group, where the kernel can do that
+  (Linux 6.9), else to the group's number as long as the pidfd says that its leader lives.
+* **The exit status** is what the template says. If it is gone, or does not say, nobody knows it.
+
+A template's death does no harm to its workers: nothing of theirs goes through it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import weakref
+from contextlib import suppress
+
+import trio
+
+from remuda.bridge import messages
+from remuda.bridge.ends import OurEnds, TheirEnds, above_stderr, make_ends
+from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
+from remuda.bridge.messages import Boot
+from remuda.bridge.process import LocalWorker
+from remuda.bridge.seam import StartOrder, TemplateFailed, TemplateLost, TemplateUnfit
+from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
+from remuda.bridge.template import (
+    NUMBER_BYTES,
+    Fork,
+    Forked,
+    FromTemplate,
+    ImportFailed,
+    NotForked,
+    Prepare,
+    Prepared,
+    Reap,
+    Reaped,
+    ToTemplate,
+    Unfit,
+    decode_from_template,
+)
+from remuda.statemachines.errors import ProtocolError
+
+__all__ = ["ForkedWorker", "Template", "can_fork"]
+
+_GROUP = 4
+"""`PIDFD_SIGNAL_PROCESS_GROUP`, which Python has no name for."""
+
+_STATUS_PATIENCE = 1.0
+"""Seconds to wait for the exit status of a worker that has ended: its template may have been stopped."""
+
+
+def can_fork() -> bool:
+    """Whether this system has what templates need."""
+    return hasattr(os, "pidfd_open") and hasattr(socket, "send_fds") and os.path.isdir("/proc/self/fd")
+
+
+class _Reply:
+    """What comes for one request."""
+
+    __slots__ = ("arrived", "message", "pidfd")
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.message: FromTemplate | None = None  # None when it has arrived: there will never be one
+        self.pidfd = -1
+
+
+class Template:
+    """One template process; an implementation of `TemplateProcess`. Made by `start`."""
+
+    def __init__(self, process: SpawnedWorker, control: socket.socket) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._control = control
+        self._decoder = Decoder(HANDSHAKE_LIMIT)
+        self._outbox = memoryview(b"")
+        self._sending = trio.Lock()
+        self._number = 0
+        self._replies: dict[int, _Reply] = {}
+        self._children: set[int] = set()
+        self._childless = trio.Event()
+        self._over = False
+        self._closed = False
+        _templates.add(self)
+
+    @classmethod
+    async def start(cls, launcher: SpawnLauncher, order: StartOrder) -> Template:
+        """Start the process; raises OSError, and then there is none."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            control = socket.socket(fileno=above_stderr(ours.detach()))
+            try:
+                process = await launcher.start(order, "template", (theirs.fileno(),))
+            except BaseException:
+                control.close()
+                raise
+        finally:
+            theirs.close()
+        control.setblocking(False)
+        return cls(process, control)
+
+    def __repr__(self) -> str:
+        return f"<Template pid {self.pid}>"
+
+    # ── Its work ────────────────────────────────────────────────────────────────────────────────
+
+    async def prepare(self, boot: Boot, preload: list[str]) -> None:
+        """Have it import everything.
+
+        Raises:
+            TemplateFailed: an import raised.
+            TemplateUnfit: it must not fork.
+            TemplateLost: it died of it.
+        """
+        message = (await self._ask(0, Prepare(boot, preload))).message
+        if isinstance(message, ImportFailed):
+            raise TemplateFailed(message.error)
+        if isinstance(message, Unfit):
+            raise TemplateUnfit(message.reason)
+
+    async def fork(self, order: StartOrder) -> ForkedWorker:
+        """Have it make a worker.
+
+        Raises:
+            OSError: the system refuses.
+            TemplateUnfit: it must not fork any more.
+            TemplateLost: it has died. There is no worker then.
+        """
+        with make_ends() as (ours, theirs, keep):
+            self._number += 1
+            number = self._number
+            await self._hand_over(number, theirs)
+            reply = await self._ask(number, Fork(number, order.env))
+            message = reply.message
+            if isinstance(message, NotForked):
+                if message.errno:
+                    raise OSError(message.errno, message.reason)
+                raise TemplateUnfit(message.reason)
+            assert isinstance(message, Forked)
+            self._children.add(number)
+            worker = ForkedWorker(self, number, message.pid, reply.pidfd, ours)
+            keep()
+            return worker
+
+    async def collect(self, number: int) -> int | None:
+        """Have it reap a worker that has ended; returns the exit status, or None if nobody knows."""
+        status = None
+        with trio.move_on_after(_STATUS_PATIENCE), suppress(TemplateLost):
+            message = (await self._ask(number, Reap(number))).message
+            assert isinstance(message, Reaped)
+            status = message.status
+        self._lose(number)
+        return status
+
+    def collect_later(self, number: int) -> None:
+        """Have it kill and reap a worker; nobody waits for that."""
+        self._post(Reap(number))
+        self._lose(number)
+
+    async def childless(self) -> None:
+        """Wait until none of its workers is left that it has to reap."""
+        while self._children and not self._over:
+            await self._childless.wait()
+
+    def _lose(self, number: int) -> None:
+        self._children.discard(number)
+        if not self._children:
+            self._childless.set()
+            self._childless = trio.Event()
+
+    async def tend(self) -> None:
+        """Read what it says, until it ends."""
+        try:
+            while not self._over:
+                data = self._process.read()
+                if data is None:
+                    await self._process.readable()
+                elif data:
+                    for body in self._decoder.feed(data):
+                        self._take(decode_from_template(body))
+                else:
+                    break
+        except (ProtocolError, OSError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._over = True
+            self._childless.set()
+            replies, self._replies = self._replies, {}
+            for reply in replies.values():
+                reply.arrived.set()
+
+    def kill(self) -> None:
+        """Send SIGKILL to it. Its workers go on."""
+        self._process.signal(signal.SIGKILL)
+
+    async def wait(self) -> int | None:
+        """Wait for its end and reap it."""
+        return await self._process.wait()
+
+    def close(self) -> None:
+        """Close all descriptors. A process that still lives does not survive it; its workers do."""
+        if not self._closed:
+            self._closed = self._over = True
+            self._control.close()
+            self._process.close()
+
+    # ── Its words ───────────────────────────────────────────────────────────────────────────────
+
+    async def stderr_readable(self) -> None:
+        """Wait until it has written something to stderr, or has closed it."""
+        await self._process.stderr_readable()
+
+    def read_stderr(self) -> list[str] | None:
+        """The lines that were completed since the last time; None at the end of file."""
+        return self._process.read_stderr()
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines it wrote."""
+        return self._process.stderr_tail()
+
+    # ── Messages ────────────────────────────────────────────────────────────────────────────────
+
+    async def _ask(self, number: int, message: ToTemplate) -> _Reply:
+        """Send a request and wait for its reply. If that is given up, what comes of it is undone."""
+        if self._over:
+            raise TemplateLost("the template has ended")
+        reply = self._replies[number] = _Reply()
+        try:
+            await self._send(message)
+            await reply.arrived.wait()
+        except BaseException:
+            if reply.message is not None:  # it came at the last moment
+                self._undo(reply)
+            raise
+        finally:
+            if self._replies.get(number) is reply:
+                del self._replies[number]
+        if reply.message is None:
+            raise TemplateLost("the template has ended")
+        return reply
+
+    async def _hand_over(self, number: int, fds: TheirEnds) -> None:
+        while True:
+            try:
+                socket.send_fds(self._control, [number.to_bytes(NUMBER_BYTES, "big")], fds)
+                return
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._control)
+            except OSError as error:
+                if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
+                    raise TemplateLost("the template has ended") from None
+                raise
+
+    async def _send(self, message: ToTemplate) -> None:
+        frame = pack(messages.encode(message), HANDSHAKE_LIMIT)
+        async with self._sending:
+            self._outbox = memoryview(bytes(self._outbox) + frame)
+            while not self._flush():
+                await self._process.writable()
+
+    def _post(self, message: ToTemplate) -> None:
+        """Send without waiting; what does not fit goes out with the next message."""
+        if not self._over:
+            self._outbox = memoryview(bytes(self._outbox) + pack(messages.encode(message), HANDSHAKE_LIMIT))
+            if not self._sending.locked():
+                self._flush()
+
+    def _flush(self) -> bool:
+        """Write what can be written; True if nothing is left."""
+        try:
+            while self._outbox and (taken := self._process.write(self._outbox)):
+                self._outbox = self._outbox[taken:]
+        except (OSError, trio.ClosedResourceError):
+            self._outbox = memoryview(b"")  # its end is near, and `tend` will see it
+        return not self._outbox
+
+    def _take(self, message: FromTemplate) -> None:
+        number = 0 if isinstance(message, Prepared | Unfit | ImportFailed) else message.number
+        reply = self._replies.get(number)
+        arrived = reply if reply is not None else _Reply()
+        arrived.message = message
+        if isinstance(message, Forked):
+            arrived.pidfd = self._receive_pidfd(number)
+        if reply is None:
+            self._undo(arrived)
+        else:
+            del self._replies[number]
+            reply.arrived.set()
+
+    def _receive_pidfd(self, number: int) -> int:
+        """The packet that was sent before the message."""
+        data, fds, _, _ = socket.recv_fds(self._control, NUMBER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if int.from_bytes(data, "big") != number or len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError("a template sent a packet out of turn")
+        return above_stderr(fds[0])
+
+    def _undo(self, reply: _Reply) -> None:
+        """Nobody waits for this any more: a worker that nobody has must not be."""
+        if isinstance(reply.message, Forked):
+            os.close(reply.pidfd)
+            self.collect_later(reply.message.number)
+
+    def forget(self) -> None:
+        """In a process that was forked from the application: let go of what is not its own."""
+        self._closed = self._over = True
+        self._control.close()
+
+
+class ForkedWorker(LocalWorker):
+    """A child of a template."""
+
+    def __init__(self, template: Template, number: int, pid: int, pidfd: int, ends: OurEnds) -> None:
+        super().__init__(pid, pidfd, ends)
+        self._template = template
+        self._number = number
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the whole process group; nothing, once it has been reaped."""
+        if self._reaped or self._closed:
+            return
+        assert self._pidfd is not None
+        try:
+            signal.pidfd_send_signal(self._pidfd, signum, None, _GROUP)
+        except ProcessLookupError:
+            pass  # all of it has ended
+        except OSError:  # an older kernel, which knows no groups here
+            if not self._has_ended():
+                with suppress(ProcessLookupError):
+                    os.killpg(self._pid, signum)
+
+    async def wait(self) -> int | None:
+        """Wait for its end, kill the rest of its group, have it reaped."""
+        if not self._reaped:
+            await self._ended()
+            self.signal(signal.SIGKILL)
+            status = await self._template.collect(self._number)
+            if not self._reaped:
+                self._reaped, self._status = True, status
+        return self._status
+
+    def _has_ended(self) -> bool:
+        assert self._pidfd is not None
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def _reap_later(self) -> None:
+        self._template.collect_later(self._number)
+
+
+def _forked() -> None:
+    for template in list(_templates):
+        template.forget()
+    _templates.clear()
+
+
+_templates: weakref.WeakSet[Template] = weakref.WeakSet()
+
+os.register_at_fork(after_in_child=_forked)

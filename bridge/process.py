@@ -1,0 +1,229 @@
+"""A worker as a process of this machine: what does not depend on how it was started.
+
+Its channel, its evidence, its words, and the watch for its end. How it is signalled and reaped depends
+on whose child it is; see `remuda.bridge.spawn` and `remuda.bridge.forkserver`.
+
+Only the application itself holds its ends. What it forks closes them, so that nobody else keeps the
+lifeline alive.
+
+The order at the end is fixed: the process has ended but is not reaped, so that its number is still
+its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
+long as it is not reaped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from signal import SIGKILL
+
+import trio
+
+from remuda.bridge.ends import OurEnds, above_stderr
+from remuda.bridge.last_words import LastWords
+from remuda.bridge.seam import Evidence
+
+__all__ = ["LocalWorker", "open_pidfd"]
+
+_READ = 1 << 16
+_HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
+
+_waiting_threads = trio.CapacityLimiter(math.inf)
+"""Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
+
+
+class LocalWorker(ABC):
+    """The application's end of one process; an implementation of `WorkerProcess`.
+
+    Args:
+        pid: its process id.
+        pidfd: a descriptor that becomes readable when it ends; None where there is no such thing.
+        ends: the application's descriptors. All of these are the object's from now on.
+    """
+
+    pid: int | None
+
+    def __init__(self, pid: int, pidfd: int | None, ends: OurEnds) -> None:
+        self.pid = self._pid = pid
+        self._pidfd = pidfd
+        self._read_fd, self._write_fd, self._lifeline_fd, self._stderr_fd, self._page = ends
+        for fd in (self._read_fd, self._write_fd, self._stderr_fd):
+            os.set_blocking(fd, False)
+        self._evidence = Evidence(0, 0)
+        self._words = LastWords()
+        self._status: int | None = None
+        self._reaped = False
+        self._closed = False
+        _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} pid {self._pid}>"
+
+    # ── The channel ─────────────────────────────────────────────────────────────────────────────
+
+    def read(self) -> bytes | None:
+        """What has arrived; b"" at the end of file, None when there is nothing now."""
+        self._check_open()
+        try:
+            return os.read(self._read_fd, _READ)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as much as fits now, and say how much; raises BrokenPipeError."""
+        self._check_open()
+        try:
+            return os.write(self._write_fd, data)
+        except BlockingIOError:
+            return 0
+
+    async def readable(self) -> None:
+        """Wait until there is something to read. `wake` ends it early."""
+        self._check_open()
+        try:
+            await trio.lowlevel.wait_readable(self._read_fd)
+        except trio.ClosedResourceError:
+            self._check_open()
+
+    async def writable(self) -> None:
+        """Wait until there is room to write. `wake` ends it early."""
+        self._check_open()
+        try:
+            await trio.lowlevel.wait_writable(self._write_fd)
+        except trio.ClosedResourceError:
+            self._check_open()
+
+    def wake(self) -> None:
+        """Let whoever waits in `readable` or `writable` return at once."""
+        if not self._closed:
+            trio.lowlevel.notify_closing(self._read_fd)
+            trio.lowlevel.notify_closing(self._write_fd)
+
+    # ── The process ─────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def signal(self, signum: int) -> None:
+        """Send a signal to the whole process group; nothing, once it has been reaped."""
+
+    @abstractmethod
+    async def wait(self) -> int | None:
+        """Wait for its end, kill the rest of its group, reap it."""
+
+    @abstractmethod
+    def _reap_later(self) -> None:
+        """It was killed; somebody has to reap it, and nobody waits for that."""
+
+    async def _ended(self) -> None:
+        """Wait until the process has ended. It is not reaped by this."""
+        if self._pidfd is not None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        else:
+            await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
+
+    def evidence(self) -> Evidence:
+        """What it has recorded so far; after `close`, what it had recorded by then."""
+        if self._closed:
+            return self._evidence
+        return Evidence(self._page.started, self._page.finished)
+
+    # ── Its words ───────────────────────────────────────────────────────────────────────────────
+
+    async def stderr_readable(self) -> None:
+        """Wait until it has written something to stderr, or has closed it."""
+        self._check_open()
+        await trio.lowlevel.wait_readable(self._stderr_fd)
+
+    def read_stderr(self) -> list[str] | None:
+        """The lines that were completed since the last time; None at the end of file.
+
+        At most 4 KiB are read at a time: a worker that never stops writing shall not keep the
+        application from anything else.
+        """
+        if not self._closed:
+            self._hear(_HEAR)
+        return self._words.take()
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines it wrote, at most 200 and 64 KiB, an unfinished one included."""
+        if not self._closed:
+            self._hear(_READ)  # as much as a pipe holds
+        return self._words.tail()
+
+    def _hear(self, most: int) -> bool:
+        try:
+            data = os.read(self._stderr_fd, most)
+        except BlockingIOError:
+            return False
+        if data:
+            self._words.feed(data)
+        else:
+            self._words.end()
+        return bool(data)
+
+    # ── The end ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """Close all descriptors. A process that still lives does not survive it."""
+        if self._closed:
+            return
+        self._evidence = self.evidence()
+        self._closed = True
+        _open.discard(self)
+        if not self._reaped:
+            self.signal(SIGKILL)
+            self._reaped = True  # from here on it is somebody else's
+            self._reap_later()
+        for fd in self._waited_for():
+            trio.lowlevel.notify_closing(fd)
+        for fd in (*self._waited_for(), self._lifeline_fd):
+            os.close(fd)
+        self._page.close()
+
+    def forget(self) -> None:
+        """In a process that was forked from the application: let go of what is not its own."""
+        self._closed = self._reaped = True
+        for fd in (*self._waited_for(), self._lifeline_fd):
+            with suppress(OSError):  # it may have been closed there before
+                os.close(fd)
+
+    def _waited_for(self) -> list[int]:
+        """The descriptors that a task may wait for."""
+        fds = [self._read_fd, self._write_fd, self._stderr_fd]
+        return fds if self._pidfd is None else [*fds, self._pidfd]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this worker's descriptors have been closed")
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends, where there is such a thing."""
+    if sys.platform == "linux":
+        try:
+            return above_stderr(os.pidfd_open(pid))
+        except OSError:
+            pass  # an old kernel, or no descriptors left: a thread has to wait
+    return None
+
+
+def _wait_unreaped(pid: int) -> None:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass
+
+
+def _forked() -> None:
+    for worker in list(_open):
+        worker.forget()
+    _open.clear()
+
+
+_open: weakref.WeakSet[LocalWorker] = weakref.WeakSet()
+"""Workers whose descriptors this process holds."""
+
+os.register_at_fork(after_in_child=_forked)
