@@ -377,10 +377,12 @@ class Rig:
         with open("/proc/self/maps") as maps:
             pages = sum("remuda-evidence" in line for line in maps)
         workers = {worker.pid for worker in self.tap.workers.values()}
+        others = set(_children()) - workers  # the template, where there is one
         return {
             "descriptors": targets,
             "evidence pages": pages,
-            "other children": len(set(_children()) - workers),
+            "other children": len(others),
+            "their descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in sorted(others)],
             "files": sorted(path.name for path in self._folder.iterdir()),
             "slots": len(self.tap.workers),
         }
@@ -426,6 +428,7 @@ async def rig(kind: str, start_method: str, folder: Path) -> AsyncIterator[Rig]:
                 for record in (False, True, False):
                     plain = await self.round(None, record=record)
                     assert not plain.others, plain.others
+                assert not getattr(self.pool.launcher, "refusal", ""), "workers are spawned, and were to be forked"
                 yield self
                 nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""The application's side of the cut: a launcher around the real one, whose workers can be tapped and cut.
+"""The application's side of the cut: whatever a launcher starts can be tapped and cut.
 
 It keeps the last worker of each slot, records what goes through it, and lets a test cut what the
 application sends to it. What the worker sends is cut in the worker (`inside/cutting.py`), by an order that
@@ -111,25 +111,24 @@ def _unread(pipe: int) -> int:
 
 
 class Tap:
-    """An implementation of `Launcher` around another one.
+    """What is known of the workers that a launcher has started.
 
     Attributes:
         workers: the last one of each slot.
-        next_cut: for the next worker of the slot `victim`, from its first byte on.
+        victim: the slot whose workers are cut.
+        next_cut: for the next worker of that slot, from its first byte on.
     """
 
     def __init__(self, launcher: Launcher, folder: Path) -> None:
-        self._launcher = launcher
         self._folder = folder
+        self._start = launcher.start
         self.workers: dict[int, Tapped] = {}
         self.victim: int | None = None
         self.next_cut: Cut | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._launcher, name)
+        launcher.start = self.start  # type: ignore[method-assign]  # all else of it stays as it is
 
     async def start(self, order: StartOrder) -> WorkerProcess:
-        worker = Tapped(await self._launcher.start(order), order, self._folder)
+        worker = Tapped(await self._start(order), order, self._folder)
         self.workers[order.slot] = worker
         if order.slot == self.victim and self.next_cut is not None:
             worker.arm(self.next_cut)
@@ -145,8 +144,7 @@ def tapping(folder: Path) -> Iterator[list[Tap]]:
 
     def make_tapped(*args: Any) -> Any:
         pool = make(*args)
-        pool.launcher = Tap(pool.launcher, folder)
-        taps.append(pool.launcher)
+        taps.append(Tap(pool.launcher, folder))
         return pool
 
     opening._make_pool = make_tapped
