@@ -59,6 +59,8 @@ class Channel:
     def receive(self) -> messages.ToWorker | None:
         """The next message; None when the application has closed the channel."""
         while not self._bodies:
+            if self._decoder.pending:
+                self._decoder.feed(b"")  # which raises, if what is pending can be no frame
             data = os.read(self._read_fd, _READ)
             if not data:
                 return None

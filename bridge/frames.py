@@ -65,7 +65,9 @@ class Decoder:
             The bodies that are complete now, in order.
 
         Raises:
-            FrameTooLarge: a frame says it is longer than the limit. The stream cannot be read on.
+            FrameTooLarge: the next frame says it is longer than the limit. The stream cannot be read on.
+                What came before that frame is returned first, however the stream was cut; it is then
+                pending, and raised when this is called again, with b"" as well.
         """
         if not self._held and len(data) >= _HEADER:
             size = int.from_bytes(data[:_HEADER], "big")
@@ -86,6 +88,8 @@ class Decoder:
         while end - start >= _HEADER:
             size = int.from_bytes(data[start : start + _HEADER], "big")
             if size > self.limit:
+                if bodies:
+                    break
                 raise FrameTooLarge(f"a frame says it has {size} bytes, and {self.limit} are allowed")
             if end - start < _HEADER + size:
                 self._wanted = _HEADER + size

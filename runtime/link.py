@@ -64,6 +64,7 @@ class Link:
         self._outbox = memoryview(b"")
         # Answers that are due, in order: replayed journal entries, then the call behind them.
         self._expected: deque[tuple[int, Call | Entry]] = deque()
+        self._before = 0  # what its page said to have begun before the call that it has now
         self.applied = pool.journal.add_worker()
         self._journal_version = 0
         self._greeting: Hello | BootFailed | None = None
@@ -166,7 +167,7 @@ class Link:
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
         call, process = worker.call, self.process
-        began = call is not None and process is not None and process.evidence().started == call.id
+        began = call is not None and self.has_begun(call)
         if worker.cause == _HUNG_UP and status is not None:
             # Now it is known how that came, and that is what its caller should read.
             worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
@@ -222,7 +223,9 @@ class Link:
 
     def send_call(self, call: Call) -> None:
         """Send a call, after the journal entries that this worker lacks."""
-        ticket = _ticket(call)
+        ticket, process = _ticket(call), self.process
+        assert process is not None
+        self._before = process.evidence().started
         if self._is_quiet():
             replay = self._replay()
             self._expected.append((call.id, call))
@@ -243,14 +246,12 @@ class Link:
         process = self.process
         assert process is not None
         data = process.read()
-        if data is None:
-            return not self.over
-        if not data:
-            self._fail(_HUNG_UP, violation=False)
-        else:
+        if data:
             self._receive(data)  # a late answer to a health check is allowed
-            if self._decoder.pending and not self.over:
-                self._fail("it wrote to its channel when it had nothing to say")
+        elif data is not None and not self.over:
+            self._fail(_HUNG_UP, violation=False)
+        if self._decoder.pending and not self.over:  # also if it came together with the last answer
+            self._fail("it wrote to its channel when it had nothing to say")
         return not self.over
 
     def _replay(self) -> bytes:
@@ -360,6 +361,8 @@ class Link:
         try:
             for body in self._decoder.feed(data):
                 self._take(messages.decode_to_parent(body))
+            if self._decoder.pending:
+                self._decoder.feed(b"")  # which raises, if what is pending can be no frame
         except ProtocolError as error:
             self._fail(error.message)
 
@@ -401,6 +404,7 @@ class Link:
                 violation=False,
             )
         else:
+            self._before = reply.id
             self.applied.note(item)
             self._next_of_the_journal()
 
@@ -438,6 +442,19 @@ class Link:
         self.over = True
         self._garbled = self._garbled or violation
         self._pool.feed(ev.ChannelFailed(self.worker, cause, violation))
+
+    def has_begun(self, call: Call) -> bool:
+        """Whether this call, which the worker was given, has begun, or nobody can say that it has not.
+
+        It has not if the page says what it said before, or names what was to be repeated first. A page
+        that says anything else is no proof, and a call is repeated on proof only.
+        """
+        if self.process is None:
+            return False
+        started = self.process.evidence().started
+        return started != self._before and not any(
+            number == started and item is not call for number, item in self._expected
+        )
 
     def wake(self) -> None:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""

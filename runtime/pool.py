@@ -421,10 +421,8 @@ class Pool:
 
     def _note_begun(self, link: Link) -> None:
         """Tell the core if the call of this worker has begun: nobody says so at that moment; its page does."""
-        call, process = link.worker.call, link.process
-        if call is None or process is None or call.state is not CallState.ASSIGNED:
-            return
-        if process.evidence().started == call.id:
+        call = link.worker.call
+        if call is not None and call.state is CallState.ASSIGNED and link.has_begun(call):
             self.feed(ev.Began(call))
 
     # ── The core and its effects ────────────────────────────────────────────────────────────────

@@ -260,6 +260,8 @@ class Program:
         """The next message, or None at the end of file. Raises ProtocolError."""
         await self._process.gate()
         while not self._inbox:
+            if self._decoder.pending:
+                self._decoder.feed(b"")  # which raises, if what is pending can be no frame
             data = await self._process.read()
             if not data:
                 return None
