@@ -218,6 +218,11 @@ class Link:
         else:
             self._write(self._pool.shutdown_frame)
 
+    def last_look(self) -> None:
+        """If it has been killed and does not go: read what it had said before."""
+        if self.worker.rung is Rung.KILL and self.process is not None:
+            self._read_the_rest(self.process)
+
     def abandon(self) -> None:
         """Stop waiting for a process that does not go."""
         self._scope.cancel()

@@ -650,6 +650,8 @@ class Pool:
                 late = self.now() - until
                 self._read_all()
             for link in list(self._links.values()):
+                if self._core.pool_due <= self.now():
+                    link.last_look()  # those that do not even die are given up now
                 self._note_begun(link)  # a call whose deadline passes is told whether it had begun
             self.feed(ev.Tick())
 
