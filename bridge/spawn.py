@@ -19,7 +19,7 @@ lifeline alive; and none of them is ever 0, 1 or 2, even if the application has 
 
 The order at the end is fixed: the process has ended but is not reaped, so that its number is still
 its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
-long as it is not reaped.
+long as it is not reaped. What had left the group comes after that (`escaped`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ import errno
 import fcntl
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import weakref
+from collections import deque
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import outcome
 import trio
 
 import remuda
-from remuda.bridge import page
+from remuda.bridge import escaped, page
 from remuda.bridge.last_words import LastWords
 from remuda.bridge.seam import Evidence, StartOrder
 
@@ -46,6 +50,8 @@ __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
 _READ = 1 << 16
 _HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
+
+_TRACED = 0.01  # seconds between two tries to reap what is traced
 
 _waiting_threads = trio.CapacityLimiter(math.inf)
 """Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
@@ -66,10 +72,6 @@ sys.exit(main(*map(int, sys.argv[2:])))
 class SpawnLauncher:
     """Starts workers by `fork` and `exec`; an implementation of `Launcher`."""
 
-    def __init__(self) -> None:
-        # Not trio's own: who fills that one with slow threads shall not keep workers from starting.
-        self._threads = trio.CapacityLimiter(math.inf)
-
     async def start(self, order: StartOrder) -> SpawnedWorker:
         """Start a worker.
 
@@ -77,14 +79,63 @@ class SpawnLauncher:
             OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
         """
         try:
-            # Not abandoned on cancellation: either there is no process, or somebody has it.
-            return await trio.to_thread.run_sync(_spawn, order, limiter=self._threads, abandon_on_cancel=False)
+            return await _Birth(order).wait()
         except RuntimeError as error:  # Python's own way to say that no thread is to be had
             raise OSError(errno.EAGAIN, str(error)) from error
 
 
+class _Birth:
+    """One start, in a thread of its own: either there is no process, or somebody has it.
+
+    Who is cancelled waits on for a moment, and has the worker then. A start that hangs in the kernel is
+    left to its thread, which ends what may still come of it.
+    """
+
+    def __init__(self, order: StartOrder) -> None:
+        self._order = order
+        self._over = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._lock = threading.Lock()
+        self._outcome: outcome.Outcome[SpawnedWorker] | None = None
+        self._given_up = False
+
+    async def wait(self) -> SpawnedWorker:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Not through trio's limiter: who fills that with slow threads shall not keep workers from starting.
+        trio.lowlevel.start_thread_soon(self._spawn, self._deliver, "remuda-start")
+        try:
+            await self._over.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(self._order.patience, shield=True):
+                await self._over.wait()
+            with self._lock:
+                self._given_up = self._outcome is None
+            if self._given_up:
+                raise
+        assert self._outcome is not None
+        return self._outcome.unwrap()
+
+    def _spawn(self) -> SpawnedWorker:
+        return _spawn(self._order)
+
+    def _deliver(self, result: outcome.Outcome[SpawnedWorker]) -> None:
+        with self._lock:
+            self._outcome = result
+            wanted = not self._given_up
+        if wanted:
+            try:
+                self._token.run_sync_soon(self._over.set)
+                return
+            except trio.RunFinishedError:
+                pass
+        if isinstance(result, outcome.Value):
+            result.value.discard()
+
+
 def _spawn(order: StartOrder) -> SpawnedWorker:
     _unreaped[:] = [process for process in _unreaped if process.poll() is None]
+    _look_again()
+    (word, marks), born = escaped.new_mark(), escaped.clock()
     with ExitStack() as theirs, ExitStack() as ours:
 
         def hold(stack: ExitStack, fd: int) -> int:
@@ -117,10 +168,10 @@ def _spawn(order: StartOrder) -> SpawnedWorker:
             stdout=their_stderr,
             stderr=their_stderr,
             pass_fds=handed,
-            env={**os.environ, **order.env},
+            env={**os.environ, **order.env, escaped.MARK: marks},
             start_new_session=True,
         )
-        worker = SpawnedWorker(process, our_read, our_write, our_lifeline, our_stderr, evidence)
+        worker = SpawnedWorker(process, our_read, our_write, our_lifeline, our_stderr, evidence, word, born)
         ours.pop_all()  # they are the worker's now, which closes them
         return worker
 
@@ -154,6 +205,8 @@ class SpawnedWorker:
         lifeline_fd: int,
         stderr_fd: int,
         evidence: page.Page,
+        mark: str,
+        born: int,
     ) -> None:
         self.pid = self._pid = process.pid
         self._process = process
@@ -162,6 +215,7 @@ class SpawnedWorker:
         for fd in (read_fd, write_fd, stderr_fd):
             os.set_blocking(fd, False)
         self._page = evidence
+        self._mark, self._born = mark, born
         self._evidence = Evidence(0, 0)
         self._words = LastWords()
         self._status: int | None = None
@@ -227,7 +281,9 @@ class SpawnedWorker:
         """Wait for its end, kill the rest of its group, reap it."""
         if not self._reaped:
             await self._ended()
-        self._reap()
+        while not self._reap():  # somebody traces it, and has the first claim on it
+            await self.kill_escaped()
+            await trio.sleep(_TRACED)
         return self._status
 
     async def _ended(self) -> None:
@@ -237,18 +293,42 @@ class SpawnedWorker:
         else:
             await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Reap it, if it has ended; False if that is not to be had now."""
         if self._reaped:
-            return
+            return True
         self.signal(signal.SIGKILL)
-        self._reaped = True
         try:
-            _, status = os.waitpid(self._pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
         except ChildProcessError:
             pass  # somebody else in this process has reaped it: nobody knows how it ended
+        else:
+            if not pid:
+                return False
+            self._status = os.waitstatus_to_exitcode(status)
+        self._reaped = True
         # `Popen` shall not look for it again, under a number that may be another's by then.
         self._process.returncode = 0 if self._status is None else self._status
+        return True
+
+    async def kill_escaped(self) -> None:
+        """After the end: kill what it had started and what had left its group, as far as it can be found."""
+        if sys.platform != "linux" or self._closed:
+            return
+        traces = escaped.Traces(self._mark, self._held(), self._born)
+        try:
+            await trio.to_thread.run_sync(escaped.end_all, traces, limiter=_waiting_threads, abandon_on_cancel=True)
+        except (OSError, RuntimeError):  # no descriptors, no thread: at the next occasion
+            _unseen.append((self._mark, self._born))
+
+    def _held(self) -> list[tuple[int, bool]]:
+        """The pipes that somebody still holds at its end, as `Traces` wants them."""
+        poller, ours = select.poll(), {self._read_fd: True, self._stderr_fd: True}
+        ours |= {self._write_fd: False, self._lifeline_fd: False}
+        for fd in ours:
+            poller.register(fd, 0)
+        alone = {fd for fd, _ in poller.poll(0)}  # POLLHUP, POLLERR: nobody is at the other end
+        return [(os.fstat(fd).st_ino, writes) for fd, writes in ours.items() if fd not in alone]
 
     def evidence(self) -> Evidence:
         """What it has recorded so far; after `close`, what it had recorded by then."""
@@ -305,9 +385,21 @@ class SpawnedWorker:
         if not self._reaped:
             self.signal(signal.SIGKILL)
             self._reaped = True  # from here on it is the thread's
-            _reap_later(self._process)
+            _reap_later(self._process, self._mark, self._born)
         for fd in self._waited_for():
             trio.lowlevel.notify_closing(fd)
+        self._close_descriptors()
+
+    def discard(self) -> None:
+        """As `close`, for one that nobody has had; waits for its end. Called in any thread."""
+        self._closed = True
+        _open.discard(self)
+        self.signal(signal.SIGKILL)
+        self._reaped = True
+        self._process.wait()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         for fd in (*self._waited_for(), self._lifeline_fd):
             os.close(fd)
         self._page.close()
@@ -347,14 +439,31 @@ def _wait_unreaped(pid: int) -> None:
         pass
 
 
-def _reap_later(process: subprocess.Popen[bytes]) -> None:
-    import threading
+def _reap_later(process: subprocess.Popen[bytes], mark: str, born: int) -> None:
+    def reap() -> None:
+        process.wait()
+        _unseen.append((mark, born))
+        _look_again()
 
-    thread = threading.Thread(target=process.wait, name=f"remuda-reaper-{process.pid}", daemon=True)
+    thread = threading.Thread(target=reap, name=f"remuda-reaper-{process.pid}", daemon=True)
     try:
         thread.start()
     except RuntimeError:  # no thread is to be had; the next start looks after it
         _unreaped.append(process)
+        _unseen.append((mark, born))
+
+
+def _look_again() -> None:
+    """For what has escaped from workers whose end came at a time when nobody could look."""
+    for _ in range(len(_unseen)):
+        try:
+            mark, born = _unseen.popleft()
+        except IndexError:  # another thread has taken it
+            break
+        try:
+            escaped.end_all(escaped.Traces(mark, (), born))  # its pipes are closed, and their numbers free
+        except OSError:
+            _unseen.append((mark, born))
 
 
 def _forked() -> None:
@@ -368,5 +477,8 @@ _open: weakref.WeakSet[SpawnedWorker] = weakref.WeakSet()
 
 _unreaped: list[subprocess.Popen[bytes]] = []
 """Workers that were killed, and that nobody waits for."""
+
+_unseen: deque[tuple[str, int]] = deque()
+"""Marks, and births, of workers after whose end nobody could look for what had escaped."""
 
 os.register_at_fork(after_in_child=_forked)

@@ -110,6 +110,7 @@ class Link:
             slot=worker.slot.index,
             generation=worker.generation,
             env=self._pool.config.env,
+            patience=self._pool.config.policy.stop_grace,
         )
         process = None
         try:
@@ -141,6 +142,7 @@ class Link:
                 break
             await trio.lowlevel.checkpoint()
         self._exited(status, _how_it_ended(status), process.stderr_tail())
+        await process.kill_escaped()  # when everybody has been told: it takes a while
 
     async def _bring_up(self, process: WorkerProcess) -> None:
         """Handshake, then the journal, then the worker is ready."""
@@ -226,6 +228,10 @@ class Link:
     def abandon(self) -> None:
         """Stop waiting for a process that does not go."""
         self._scope.cancel()
+
+    def hurry(self, deadline: float) -> None:
+        """It has ended: what is still to be done after it has time until then."""
+        self._scope.deadline = deadline
 
     # ── Sending ─────────────────────────────────────────────────────────────────────────────────
 

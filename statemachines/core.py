@@ -152,6 +152,11 @@ class Core:
         """When the shutdown goes on by itself; infinity while there is none."""
         return self._pool_alarm.due
 
+    @property
+    def closes_at(self) -> float:
+        """When closing is over at the latest; infinity before it has begun."""
+        return self._closes_at
+
     # ── After every event ───────────────────────────────────────────────────────────────────────
 
     def _settle(self, now: float) -> None:
