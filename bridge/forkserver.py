@@ -26,7 +26,7 @@ from contextlib import suppress
 
 import trio
 
-from remuda.bridge import messages
+from remuda.bridge import escaped, messages
 from remuda.bridge.ends import OurEnds, TheirEnds, above_stderr, make_ends
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
 from remuda.bridge.messages import Boot
@@ -136,11 +136,12 @@ class Template:
             TemplateUnfit: it must not fork any more.
             TemplateLost: it has died. There is no worker then.
         """
+        (mark, marks), born = escaped.new_mark(), escaped.clock()
         with make_ends() as (ours, theirs, keep):
             self._number += 1
             number = self._number
             await self._hand_over(number, theirs)
-            reply = await self._ask(number, Fork(number, order.env))
+            reply = await self._ask(number, Fork(number, {**order.env, **marks}))
             message = reply.message
             if isinstance(message, NotForked):
                 if message.errno:
@@ -148,7 +149,7 @@ class Template:
                 raise TemplateUnfit(message.reason)
             assert isinstance(message, Forked)
             self._children.add(number)
-            worker = ForkedWorker(self, number, message.pid, reply.pidfd, ours)
+            worker = ForkedWorker(self, number, message.pid, reply.pidfd, ours, mark, born)
             keep()
             return worker
 
@@ -321,8 +322,10 @@ class Template:
 class ForkedWorker(LocalWorker):
     """A child of a template."""
 
-    def __init__(self, template: Template, number: int, pid: int, pidfd: int, ends: OurEnds) -> None:
-        super().__init__(pid, pidfd, ends)
+    def __init__(
+        self, template: Template, number: int, pid: int, pidfd: int, ends: OurEnds, mark: str, born: int
+    ) -> None:
+        super().__init__(pid, pidfd, ends, mark, born)
         self._template = template
         self._number = number
 

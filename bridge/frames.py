@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from remuda.statemachines.errors import FrameTooLarge
 
-__all__ = ["HANDSHAKE_LIMIT", "Decoder", "pack"]
+__all__ = ["GREETING_LIMIT", "HANDSHAKE_LIMIT", "Decoder", "pack"]
 
 HANDSHAKE_LIMIT = 64 * 1024 * 1024
 """Bytes of a frame at most, until the boot message has said what the pool allows."""
 
+GREETING_LIMIT = 4 * 1024 * 1024
+"""Bytes of the first thing that a worker says: its commands, or why it has none. Some kilobytes, as a rule."""
+
 _HEADER = 4
+
+_SMALL = 4096  # bytes
 
 
 def pack(body: bytes, limit: int) -> bytes:
@@ -45,12 +50,14 @@ class Decoder:
         limit: may be changed between frames; it holds for the next one.
     """
 
-    __slots__ = ("_chunks", "_held", "_wanted", "limit")
+    __slots__ = ("_chunks", "_crumbs", "_held", "_wanted", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._chunks: list[bytes] = []  # of a frame that is not complete; joined once, when it is
-        self._held = 0  # bytes in them
+        # Small pieces that come behind them: kept one by one, each would cost many times its size.
+        self._crumbs = bytearray()
+        self._held = 0  # bytes in both
         self._wanted = _HEADER  # bytes of that frame, header included; the header's, until it is known
 
     @property
@@ -74,16 +81,26 @@ class Decoder:
             if len(data) == _HEADER + size and size <= self.limit:  # one whole frame, as nearly always
                 return [data[_HEADER:]]
         elif self._held + len(data) < self._wanted:  # one more piece of a long one
-            if data:
+            self._held += len(data)
+            if len(data) < _SMALL:
+                self._crumbs += data
+            else:
+                self._sweep_up()
                 self._chunks.append(data)
-                self._held += len(data)
             return []
         return self._split(data)
 
+    def _sweep_up(self) -> None:
+        if self._crumbs:
+            self._chunks.append(bytes(self._crumbs))
+            self._crumbs.clear()
+
     def _split(self, data: bytes) -> list[bytes]:
-        if self._chunks:
-            data = b"".join((*self._chunks, data))
-        bodies, start, end = [], 0, len(data)
+        if self._chunks or self._crumbs:
+            data = b"".join((*self._chunks, self._crumbs, data))
+            self._crumbs.clear()
+        bodies: list[bytes] = []
+        start, end = 0, len(data)
         self._wanted = _HEADER
         while end - start >= _HEADER:
             size = int.from_bytes(data[start : start + _HEADER], "big")

@@ -16,14 +16,19 @@ integer to tell them apart; unknown tags, missing fields and wrong types are ref
 What one end can write the other cannot always read: a value that is nested almost too deeply for the
 one is too deep for the other, whose stack is fuller; the key of a dict may become a dict itself. Such
 a message is whole, and so is its sender. The call that it is about fails, and nothing else.
+
+What a worker says about itself and its errors has bounds, which our own loop keeps: a longer text, more
+commands, a timeout that is no number of seconds break the rules, and are refused before they are built.
+Only the value of a result is bounded by nothing but the frame.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from remuda.statemachines.errors import ProtocolError, SerializationError
 
@@ -54,6 +59,14 @@ VERSION = "1"
 """Of all that is declared here. Both ends must have the same: a worker is no server for others."""
 
 
+Name: TypeAlias = Annotated[str, Meta(max_length=1000)]
+"""Of a type or a command, and other short texts."""
+Text: TypeAlias = Annotated[str, Meta(max_length=20_000)]
+"""More than `remuda.bridge.remote` ever lets through."""
+_FEW = Meta(max_length=32)
+_MANY = Meta(max_length=10_000)
+
+
 class FailureKind(StrEnum):
     """Why a call has no result."""
 
@@ -75,26 +88,26 @@ class FailureKind(StrEnum):
 class RemoteFailure(msgspec.Struct, frozen=True, array_like=True):
     """An exception, as far as it can travel. See `remuda.bridge.remote`."""
 
-    type_name: str
+    type_name: Name
     """Qualified, without `builtins.`."""
-    message: str
-    args: list[Any] = []
+    message: Text
+    args: Annotated[list[Any], _FEW] = []
     """Those that are plain data as they were, the others as text."""
-    notes: list[str] = []
-    traceback: str = ""
-    builtin: str | None = None
+    notes: Annotated[list[Text], _FEW] = []
+    traceback: Text = ""
+    builtin: Name | None = None
     """The nearest built-in exception that it is an instance of and that can be rebuilt."""
 
 
 class CommandInfo(msgspec.Struct, frozen=True, array_like=True):
     """What is declared about a command. See `remuda.command` for the meaning of the fields."""
 
-    name: str
+    name: Name
     idempotent: bool = False
-    timeout: float | None = None
-    journal: str | bool | None = None
-    forgets: str | None = None
-    key_at: int | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    journal: Name | bool | None = None
+    forgets: Name | None = None
+    key_at: Annotated[int, Meta(ge=0)] | None = None
     """Where the argument that `journal` or `forgets` names stands, if it may be given by position."""
 
 
@@ -139,15 +152,15 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Import and setup have succeeded."""
 
     pid: int
-    version: str
+    version: Name
     """`VERSION`, as the worker has it."""
-    commands: list[CommandInfo]
+    commands: Annotated[list[CommandInfo], _MANY]
 
 
 class BootFailed(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The worker cannot become what it was told, and ends."""
 
-    stage: str
+    stage: Name
     """What failed: "start", "import" or "setup"."""
     error: RemoteFailure
 
@@ -172,7 +185,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
     id: int
     healthy: bool
-    reason: str
+    reason: Name
 
 
 ToWorker: TypeAlias = Boot | Call | Ping | Shutdown
@@ -241,7 +254,8 @@ def decode_to_worker(body: bytes) -> ToWorker:
 
 
 def _why(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    # An account of what is wrong may quote it, whatever its length.
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:300]
 
 
 _NUMBER_SIZES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}

@@ -11,10 +11,15 @@ stays. So for any death it can be said whether the call had begun.
 
 Each number lies alone in its cache line, aligned, and is stored in one instruction: it is never
 seen half written.
+
+The worker may write there what it likes; what it says is believed of its own calls only. What it
+cannot do on Linux is take the page away: its size is sealed. A page that was cut off would end the
+application with SIGBUS, at its next look.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sys
@@ -31,7 +36,7 @@ _SIZE = 4096
 def create() -> int:
     """A descriptor of a new page, which nothing in the file system names."""
     if sys.platform == "linux":
-        fd = os.memfd_create("remuda-evidence", os.MFD_CLOEXEC)
+        fd = os.memfd_create("remuda-evidence", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         import tempfile  # late: it costs a worker more than all the rest here, and none needs it
 
@@ -40,6 +45,8 @@ def create() -> int:
     try:
         os.ftruncate(fd, _SIZE)
         os.pwrite(fd, _MAGIC, 0)
+        if sys.platform == "linux":
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError:
         os.close(fd)
         raise

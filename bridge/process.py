@@ -8,26 +8,29 @@ lifeline alive.
 
 The order at the end is fixed: the process has ended but is not reaped, so that its number is still
 its own; what is left of its group is killed; it is reaped. Signals are sent to the group only as
-long as it is not reaped.
+long as it is not reaped. What had left the group comes after that (`remuda.bridge.escaped`).
 """
 
 from __future__ import annotations
 
 import math
 import os
+import select
 import sys
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from contextlib import suppress
 from signal import SIGKILL
 
 import trio
 
+from remuda.bridge import escaped
 from remuda.bridge.ends import OurEnds, above_stderr
 from remuda.bridge.last_words import LastWords
 from remuda.bridge.seam import Evidence
 
-__all__ = ["LocalWorker", "open_pidfd"]
+__all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd"]
 
 _READ = 1 << 16
 _HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
@@ -43,16 +46,18 @@ class LocalWorker(ABC):
         pid: its process id.
         pidfd: a descriptor that becomes readable when it ends; None where there is no such thing.
         ends: the application's descriptors. All of these are the object's from now on.
+        mark, born: by what its own children are known, from `escaped`; "" if it has no mark.
     """
 
     pid: int | None
 
-    def __init__(self, pid: int, pidfd: int | None, ends: OurEnds) -> None:
+    def __init__(self, pid: int, pidfd: int | None, ends: OurEnds, mark: str, born: int) -> None:
         self.pid = self._pid = pid
         self._pidfd = pidfd
         self._read_fd, self._write_fd, self._lifeline_fd, self._stderr_fd, self._page = ends
         for fd in (self._read_fd, self._write_fd, self._stderr_fd):
             os.set_blocking(fd, False)
+        self._mark, self._born = mark, born
         self._evidence = Evidence(0, 0)
         self._words = LastWords()
         self._status: int | None = None
@@ -124,6 +129,25 @@ class LocalWorker(ABC):
         else:
             await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
 
+    async def kill_escaped(self) -> None:
+        """After the end: kill what it had started and what had left its group, as far as it can be found."""
+        if sys.platform != "linux" or self._closed or not self._mark:
+            return
+        traces = escaped.Traces(self._mark, self._held(), self._born)
+        try:
+            await trio.to_thread.run_sync(escaped.end_all, traces, limiter=_waiting_threads, abandon_on_cancel=True)
+        except (OSError, RuntimeError):  # no descriptors, no thread: at the next occasion
+            look_later(self._mark, self._born)
+
+    def _held(self) -> list[tuple[int, bool]]:
+        """The pipes that somebody still holds at its end, as `Traces` wants them."""
+        poller, ours = select.poll(), {self._read_fd: True, self._stderr_fd: True}
+        ours |= {self._write_fd: False, self._lifeline_fd: False}
+        for fd in ours:
+            poller.register(fd, 0)
+        alone = {fd for fd, _ in poller.poll(0)}  # POLLHUP, POLLERR: nobody is at the other end
+        return [(os.fstat(fd).st_ino, writes) for fd, writes in ours.items() if fd not in alone]
+
     def evidence(self) -> Evidence:
         """What it has recorded so far; after `close`, what it had recorded by then."""
         if self._closed:
@@ -171,14 +195,20 @@ class LocalWorker(ABC):
         if self._closed:
             return
         self._evidence = self.evidence()
-        self._closed = True
-        _open.discard(self)
+        self._let_go()
         if not self._reaped:
             self.signal(SIGKILL)
             self._reaped = True  # from here on it is somebody else's
             self._reap_later()
         for fd in self._waited_for():
             trio.lowlevel.notify_closing(fd)
+        self._close_descriptors()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        _open.discard(self)
+
+    def _close_descriptors(self) -> None:
         for fd in (*self._waited_for(), self._lifeline_fd):
             os.close(fd)
         self._page.close()
@@ -217,6 +247,25 @@ def _wait_unreaped(pid: int) -> None:
         pass
 
 
+def look_later(mark: str, born: int) -> None:
+    """Note that nobody has looked yet for what has escaped from this worker."""
+    if mark:
+        _unseen.append((mark, born))
+
+
+def look_again() -> None:
+    """For what has escaped from workers whose end came at a time when nobody could look."""
+    for _ in range(len(_unseen)):
+        try:
+            mark, born = _unseen.popleft()
+        except IndexError:  # another thread has taken it
+            break
+        try:
+            escaped.end_all(escaped.Traces(mark, (), born))  # its pipes are closed, and their numbers free
+        except OSError:
+            _unseen.append((mark, born))
+
+
 def _forked() -> None:
     for worker in list(_open):
         worker.forget()
@@ -225,5 +274,8 @@ def _forked() -> None:
 
 _open: weakref.WeakSet[LocalWorker] = weakref.WeakSet()
 """Workers whose descriptors this process holds."""
+
+_unseen: deque[tuple[str, int]] = deque()
+"""Marks, and births, of workers after whose end nobody could look for what had escaped."""
 
 os.register_at_fork(after_in_child=_forked)

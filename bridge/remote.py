@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from remuda.bridge.messages import RemoteFailure, encode
-from remuda.statemachines.errors import RemoteError, SerializationError
+from remuda.statemachines.errors import RemoteError, SerializationError, shown
 
 __all__ = ["brief", "describe", "rebuild"]
 
@@ -160,12 +160,14 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
     """The error that a caller gets for what was raised in a worker.
 
     Its text is the original's, preceded by the type's name if that is not to be seen from its own.
-    The remote traceback is one of its notes, so that it is printed with it.
+    The remote traceback is one of its notes, so that it is printed with it. What is printed has no
+    control characters but newlines and tabs; the fields have the text as it came.
     """
     error = _instance(failure)
     text = failure.message
     if failure.type_name != failure.builtin or not text:
         text = f"{failure.type_name}: {text}" if text else failure.type_name
+    text = shown(text)
     # Not by calling `__init__`: it would go on to that of the built-in class.
     vars(error).update(vars(RemoteError(text)))
     error.type_name = failure.type_name
@@ -173,9 +175,9 @@ def rebuild(failure: RemoteFailure) -> RemoteError:
     error.notes = tuple(failure.notes)
     error.remote_traceback = failure.traceback
     for note in failure.notes:
-        error.add_note(note)
+        error.add_note(shown(note))
     if failure.traceback:
-        error.add_note(f"In the worker:\n{failure.traceback.rstrip()}")
+        error.add_note(f"In the worker:\n{shown(failure.traceback.rstrip())}")
     return error
 
 

@@ -6,7 +6,8 @@ suite of tests runs over both, so that the simulation cannot drift from what it 
 
 The rules that an implementation keeps:
 
-* `start` is all or nothing: it returns a worker, or there is none, also when it is cancelled.
+* `start` is all or nothing: it returns a worker, or there is none, also when it is cancelled. That
+  it may ignore, for as long as the order's patience.
 * Reading and writing never wait; `readable` and `writable` do nothing else. At most one task waits
   in each.
 * What a worker wrote before it ended can be read afterwards, until `close`; so can its evidence.
@@ -44,6 +45,8 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     env: dict[str, str] = {}
     """Added to the environment."""
+    patience: float = 1.0
+    """Seconds that a start may go on after it was cancelled."""
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -91,6 +94,9 @@ class WorkerProcess(Protocol):
         Returns:
             The exit status as `subprocess` gives it (negative: the signal), or None if nobody knows.
         """
+
+    async def kill_escaped(self) -> None:
+        """After `wait`: kill what it had started and what has left its group, as far as it can be found."""
 
     def evidence(self) -> Evidence:
         """What it has recorded so far."""

@@ -2,27 +2,32 @@
 
 The descriptors are there before the first line of Python runs, so that whatever a library prints while
 it is imported goes to stderr and not into a message. Each worker leads a session and a process group of
-its own: a signal reaches what it has started, and Ctrl-C in a terminal does not reach it.
+its own: a signal reaches what it has started, and Ctrl-C in a terminal does not reach it. What leaves
+the group is found after the worker's end (`remuda.bridge.escaped`).
 """
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import outcome
 import trio
 
 import remuda
+from remuda.bridge import escaped
 from remuda.bridge.ends import OurEnds, make_ends
-from remuda.bridge.process import LocalWorker, open_pidfd
+from remuda.bridge.process import LocalWorker, look_again, look_later, open_pidfd
 from remuda.bridge.seam import StartOrder
 
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
+
+_TRACED = 0.01  # seconds between two tries to reap what is traced
 
 _HOME = str(Path(remuda.__file__).parent.parent)
 """Where the worker finds this very package, wherever the application found it."""
@@ -40,10 +45,6 @@ sys.exit(main(*map(int, sys.argv[2:])))
 class SpawnLauncher:
     """Starts workers by `fork` and `exec`; an implementation of `Launcher`."""
 
-    def __init__(self) -> None:
-        # Not trio's own: who fills that one with slow threads shall not keep workers from starting.
-        self._threads = trio.CapacityLimiter(math.inf)
-
     async def start(self, order: StartOrder, module: str = "child", extra: tuple[int, ...] = ()) -> SpawnedWorker:
         """Start a worker.
 
@@ -56,16 +57,65 @@ class SpawnLauncher:
             OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
         """
         try:
-            # Not abandoned on cancellation: either there is no process, or somebody has it.
-            return await trio.to_thread.run_sync(
-                _spawn, order, module, extra, limiter=self._threads, abandon_on_cancel=False
-            )
+            return await _Birth(order, module, extra).wait()
         except RuntimeError as error:  # Python's own way to say that no thread is to be had
             raise OSError(errno.EAGAIN, str(error)) from error
 
 
+class _Birth:
+    """One start, in a thread of its own: either there is no process, or somebody has it.
+
+    Who is cancelled waits on for a moment, and has the worker then. A start that hangs in the kernel is
+    left to its thread, which ends what may still come of it.
+    """
+
+    def __init__(self, order: StartOrder, module: str, extra: tuple[int, ...]) -> None:
+        self._order, self._module, self._extra = order, module, extra
+        self._over = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._lock = threading.Lock()
+        self._outcome: outcome.Outcome[SpawnedWorker] | None = None
+        self._given_up = False
+
+    async def wait(self) -> SpawnedWorker:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Not through trio's limiter: who fills that with slow threads shall not keep workers from starting.
+        trio.lowlevel.start_thread_soon(self._spawn, self._deliver, "remuda-start")
+        try:
+            await self._over.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(self._order.patience, shield=True):
+                await self._over.wait()
+            with self._lock:
+                self._given_up = self._outcome is None
+            if self._given_up:
+                raise
+        assert self._outcome is not None
+        return self._outcome.unwrap()
+
+    def _spawn(self) -> SpawnedWorker:
+        return _spawn(self._order, self._module, self._extra)
+
+    def _deliver(self, result: outcome.Outcome[SpawnedWorker]) -> None:
+        with self._lock:
+            self._outcome = result
+            wanted = not self._given_up
+        if wanted:
+            try:
+                self._token.run_sync_soon(self._over.set)
+                return
+            except trio.RunFinishedError:
+                pass
+        if isinstance(result, outcome.Value):
+            result.value.discard()
+
+
 def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWorker:
     _unreaped[:] = [process for process in _unreaped if process.poll() is None]
+    look_again()
+    # A template has no mark: its workers would inherit it, and they do not end with it.
+    mark, marks = ("", {}) if module == "template" else escaped.new_mark()
+    born = escaped.clock()
     with make_ends() as (ours, theirs, keep):
         *handed, their_stderr = theirs
         handed += extra
@@ -80,10 +130,10 @@ def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWor
             stdout=their_stderr,
             stderr=their_stderr,
             pass_fds=handed,
-            env={**os.environ, **order.env},
+            env={**os.environ, **order.env, **marks},
             start_new_session=True,
         )
-        worker = SpawnedWorker(process, ours)
+        worker = SpawnedWorker(process, ours, mark, born)
         keep()  # they are the worker's now, which closes them
         return worker
 
@@ -100,8 +150,8 @@ class SpawnedWorker(LocalWorker):
     If it cannot be reaped when it is closed (it is stuck in the kernel), a thread stays behind to do it.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], ends: OurEnds) -> None:
-        super().__init__(process.pid, open_pidfd(process.pid), ends)
+    def __init__(self, process: subprocess.Popen[bytes], ends: OurEnds, mark: str, born: int) -> None:
+        super().__init__(process.pid, open_pidfd(process.pid), ends, mark, born)
         self._process = process
 
     def signal(self, signum: int) -> None:
@@ -116,31 +166,48 @@ class SpawnedWorker(LocalWorker):
         """Wait for its end, kill the rest of its group, reap it."""
         if not self._reaped:
             await self._ended()
-        self._reap()
+        while not self._reap():  # somebody traces it, and has the first claim on it
+            await self.kill_escaped()
+            await trio.sleep(_TRACED)
         return self._status
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Reap it, if it has ended; False if that is not to be had now."""
         if self._reaped:
-            return
+            return True
         self.signal(signal.SIGKILL)
-        self._reaped = True
         try:
-            _, status = os.waitpid(self._pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
         except ChildProcessError:
             pass  # somebody else in this process has reaped it: nobody knows how it ended
+        else:
+            if not pid:
+                return False
+            self._status = os.waitstatus_to_exitcode(status)
+        self._reaped = True
         # `Popen` shall not look for it again, under a number that may be another's by then.
         self._process.returncode = 0 if self._status is None else self._status
+        return True
 
     def _reap_later(self) -> None:
-        import threading
+        def reap() -> None:
+            self._process.wait()
+            look_later(self._mark, self._born)
+            look_again()
 
-        name = f"remuda-reaper-{self._pid}"
-        thread = threading.Thread(target=self._process.wait, name=name, daemon=True)
         try:
-            thread.start()
+            threading.Thread(target=reap, name=f"remuda-reaper-{self._pid}", daemon=True).start()
         except RuntimeError:  # no thread is to be had; the next start looks after it
             _unreaped.append(self._process)
+            look_later(self._mark, self._born)
+
+    def discard(self) -> None:
+        """As `close`, for one that nobody has had; waits for its end. Called in any thread."""
+        self._let_go()
+        self.signal(signal.SIGKILL)
+        self._reaped = True
+        self._process.wait()
+        self._close_descriptors()
 
     def forget(self) -> None:
         """In a process that was forked from the application: let go of what is not its own."""

@@ -23,6 +23,8 @@ __all__ = ["Breaker", "Health", "PoolConfig", "Restart", "Retry"]
 
 _MIB = 1024 * 1024
 _PREFIX = "REMUDA_"
+_OURS = "REMUDA_WORKER"
+"""By which a worker's processes are known; a pool may be opened in one of them."""
 _PARTS: dict[str, type[msgspec.Struct]] = {
     "health": Health,
     "restart": Restart,
@@ -217,7 +219,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         base = cls() if base is None else base
         changes: dict[str, Any] = {}
         for variable, text in environ.items():
-            if variable.startswith(_PREFIX) and not variable.startswith("REMUDA_TEST_"):
+            if variable.startswith(_PREFIX) and not (variable.startswith("REMUDA_TEST_") or variable == _OURS):
                 _set(changes, base, variable, text)
         for name, part in list(changes.items()):
             if isinstance(part, dict):

@@ -7,6 +7,10 @@ channel, and when nobody has it nobody reads. So there is never a question of wh
 The order at the end is what makes the evidence hold: the process ends; its group is killed and it
 is reaped; the channel is read until nothing is left in it, because what a worker wrote before it
 died still counts; then the evidence page says whether the call had begun; then the core is told.
+
+A worker runs code that may write to the channel whatever it likes, as much as it likes. So each
+message has to answer a question that had been asked when it was read; the first that does not is the
+last that is read. And nobody reads on and on: who comes first in a turn shall not be who comes only.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from remuda.bridge import messages
-from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
+from remuda.bridge.frames import GREETING_LIMIT, Decoder
 from remuda.bridge.journal import Entry
 from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
 from remuda.bridge.seam import StartOrder, WorkerProcess
@@ -27,7 +31,7 @@ from remuda.runtime import dice
 from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines import events as ev
-from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_exit
+from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_exit, describe_refusal, shown
 from remuda.statemachines.subjects import Call, Rung, Worker
 from remuda.statemachines.worker import WorkerState
 
@@ -41,6 +45,9 @@ _HUNG_UP = "it closed its channel"
 
 _LAST_WORDS = 16
 """Reads of stderr after the end: as many as empty a pipe, and no more, for a grandchild may go on writing."""
+
+_IN_A_TURN = 16
+"""Reads of the channel before others have their turn, and after the end: as many as empty the largest pipe."""
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -60,11 +67,13 @@ class Link:
         self.worker = worker
         self.process: WorkerProcess | None = None
         self.pid: int | None = None
-        self._decoder = Decoder(HANDSHAKE_LIMIT)
+        self._decoder = Decoder(GREETING_LIMIT)
         self._outbox = memoryview(b"")
         # Answers that are due, in order: replayed journal entries, then the call behind them.
         self._expected: deque[tuple[int, Call | Entry]] = deque()
         self._before = 0  # what its page said to have begun before the call that it has now
+        self._answerable = 0  # how many of them what is being read can answer
+        self._checks: deque[int] = deque()  # health checks that it was asked, and has not answered
         self.applied = pool.journal.add_worker()
         self._journal_version = 0
         self._greeting: Hello | BootFailed | None = None
@@ -102,6 +111,7 @@ class Link:
             slot=worker.slot.index,
             generation=worker.generation,
             env=self._pool.config.env,
+            patience=self._pool.config.policy.stop_grace,
         )
         process = None
         words: tuple[str, ...] = ()
@@ -113,7 +123,7 @@ class Link:
                     words = self._pool.words_before_start()
                     raise
         except OSError as error:
-            cause = f"the operating system did not start it: {error}"
+            cause = describe_refusal(error)
             self._pool.feed(ev.BootFailed(worker, cause))
             self._exited(None, cause, ())
             return None
@@ -138,6 +148,7 @@ class Link:
                 break
             await trio.lowlevel.checkpoint()
         self._exited(status, _how_it_ended(status), process.stderr_tail())
+        await process.kill_escaped()  # when everybody has been told: it takes a while
 
     async def _bring_up(self, process: WorkerProcess) -> None:
         """Handshake, then the journal, then the worker is ready."""
@@ -147,7 +158,7 @@ class Link:
             await self._turn()
         greeting = self._greeting
         if type(greeting) is BootFailed:
-            cause = f"its {greeting.stage} failed: {greeting.error.type_name}: {greeting.error.message}"
+            cause = shown(f"its {greeting.stage} failed: {greeting.error.type_name}: {greeting.error.message}")
             pool.boot_error = greeting.error
             pool.feed(ev.BootFailed(worker, cause))
         elif type(greeting) is Hello:
@@ -166,7 +177,7 @@ class Link:
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
-        call, process = worker.call, self.process
+        call = worker.call
         began = call is not None and self.has_begun(call)
         if worker.cause == _HUNG_UP and status is not None:
             # Now it is known how that came, and that is what its caller should read.
@@ -215,9 +226,18 @@ class Link:
         else:
             self._write(self._pool.shutdown_frame)
 
+    def last_look(self) -> None:
+        """If it has been killed and does not go: read what it had said before."""
+        if self.worker.rung is Rung.KILL and self.process is not None:
+            self._read_the_rest(self.process)
+
     def abandon(self) -> None:
         """Stop waiting for a process that does not go."""
         self._scope.cancel()
+
+    def hurry(self, deadline: float) -> None:
+        """It has ended: what is still to be done after it has time until then."""
+        self._scope.deadline = deadline
 
     # ── Sending ─────────────────────────────────────────────────────────────────────────────────
 
@@ -235,6 +255,7 @@ class Link:
     def send_check(self, number: int) -> None:
         """Ask how the worker is; `serve_checks` reads what it says."""
         if self._is_quiet():
+            self._checks.append(number)
             self._write(self._pool.pack(messages.Ping(number)))
 
     def _is_quiet(self) -> bool:
@@ -344,7 +365,9 @@ class Link:
     def read(self) -> bool:
         """Take what has arrived, without waiting; False if nothing had."""
         process, some = self.process, False
-        while process is not None and not self.over:
+        for _ in range(_IN_A_TURN):
+            if process is None or self.over:
+                break
             data = process.read()
             if data is None:
                 break
@@ -358,6 +381,9 @@ class Link:
         return some
 
     def _receive(self, data: bytes) -> None:
+        # An answer may free the worker for the next call. What was read before that one was sent
+        # cannot answer it, whatever it says.
+        self._answerable = len(self._expected)
         try:
             for body in self._decoder.feed(data):
                 self._take(messages.decode_to_parent(body))
@@ -372,23 +398,23 @@ class Link:
             self._take_reply(message)  # type: ignore[arg-type]
         elif kind is Pong:
             assert isinstance(message, Pong)
-            self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, message.reason))
+            if not self._checks or self._checks.popleft() != message.id:
+                raise ProtocolError(f"it answered health check {message.id}, which it was not asked")
+            self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, shown(message.reason)))
         elif self._greeting is None and (kind is Hello or kind is BootFailed):
-            if type(message) is Hello and message.version != messages.VERSION:
-                raise ProtocolError(
-                    f"it runs another version of remuda (messages {message.version}, here {messages.VERSION}); "
-                    "is there a second one on its path?"
-                )
+            if type(message) is Hello:
+                _check_greeting(message)
             self._greeting = message  # type: ignore[assignment]
             self._decoder.limit = self._pool.config.max_frame_bytes
         else:
             raise ProtocolError(f"it sent {kind.__name__} out of turn")
 
     def _take_reply(self, reply: Result | Failure) -> None:
-        if not self._expected or self._expected[0][0] != reply.id:
+        if not self._answerable or self._expected[0][0] != reply.id:
             if self.over:
                 return
             raise ProtocolError(f"it answered call {reply.id}, which it does not have")
+        self._answerable -= 1
         _, item = self._expected.popleft()
         if isinstance(item, Call):
             ticket = _ticket(item)
@@ -400,7 +426,7 @@ class Link:
         elif type(reply) is Failure:
             error = reply.error
             self._fail(
-                f"it could not replay {item.command!r} from the journal: {error.type_name}: {error.message}",
+                shown(f"it could not replay {item.command!r} from the journal: {error.type_name}: {error.message}"),
                 violation=False,
             )
         else:
@@ -429,8 +455,11 @@ class Link:
         self.over = True
         if self._garbled:
             return
+        self._answerable = len(self._expected)
         try:
-            while data := process.read():
+            for _ in range(_IN_A_TURN):  # no more than a pipe holds: what it left behind may go on writing
+                if not (data := process.read()):
+                    break
                 for body in self._decoder.feed(data):
                     message = messages.decode_to_parent(body)
                     if isinstance(message, Result | Failure):
@@ -460,6 +489,17 @@ class Link:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""
         if self._waited_for and self.process is not None:
             self.process.wake()
+
+
+def _check_greeting(hello: Hello) -> None:
+    if hello.version != messages.VERSION:
+        raise ProtocolError(
+            f"it runs another version of remuda (messages {shown(hello.version)}, here {messages.VERSION}); "
+            "is there a second one on its path?"
+        )
+    for info in hello.commands:
+        if not (info.name and info.name.isprintable()):
+            raise ProtocolError(f"it has a command called {info.name!r}")
 
 
 def _how_it_ended(status: int | None) -> str:

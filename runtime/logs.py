@@ -73,7 +73,7 @@ def log_observer_error(pool: str, observer: Observer | None, event: object, erro
 
     Args:
         pool: its name.
-        observer: which one; None for whoever asked the pool for something that cannot be.
+        observer: which one; None for the log, and for whoever asked the pool for something that cannot be.
         event: what it was told, or has asked for.
         error: what came of it. Of a log that fails it is said on stderr, as `logging` itself does.
     """

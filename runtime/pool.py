@@ -400,6 +400,7 @@ class Pool:
         except BaseException:  # trio.Cancelled; but also KeyboardInterrupt, which trio raises in the main task
             if ticket.answer is None and ticket.link is not None:
                 ticket.link.read()  # the answer may be there already: then its worker need not die
+                await self._let_it_catch_up(ticket, ticket.link)
             if ticket.answer is None:
                 if ticket.link is not None:
                     self._note_begun(ticket.link)
@@ -408,6 +409,18 @@ class Pool:
         if not waited or ticket.answer.verdict is fx.Verdict.TIMED_OUT:
             # If it was trio's deadline that passed, this is where trio says so, in its own way.
             await trio.lowlevel.checkpoint()
+
+    async def _let_it_catch_up(self, ticket: Ticket, link: Link) -> None:
+        """After a deadline of the caller's own that was noticed late: as the clock does for the others.
+
+        What does not fit a pipe could not be read while the loop was blocked. The caller has hung up; but
+        its worker is not killed for it, if it comes to the end of its answer in the time that it lost.
+        """
+        late = self.now() - ticket.call.deadline
+        if _LATE < late < math.inf and link.is_under_way:
+            with trio.CancelScope(shield=True, deadline=self.now() + min(late, _CATCHING_UP)):
+                while ticket.answer is None and not link.over:
+                    await link.serve(ticket)
 
     async def _park(self, ticket: Ticket) -> None:
         def leave(_: object) -> trio.lowlevel.Abort:
@@ -497,7 +510,14 @@ class Pool:
             )
 
     def _all_closed(self, effect: fx.Closed) -> None:
-        self._closed.set()
+        """The workers have ended; what they left behind has as much time as they had."""
+        for link in self._links.values():
+            link.hurry(self._core.closes_at)
+        self._close_when_alone()
+
+    def _close_when_alone(self) -> None:
+        if self._core.pool.state is PoolState.CLOSED and not self._links:
+            self._closed.set()
 
     def _stepped(self, effect: fx.Stepped) -> None:
         step = effect.step
@@ -573,6 +593,7 @@ class Pool:
     def forget(self, link: Link) -> None:
         self._links.pop(link.worker, None)
         self.journal.forget_worker(link.applied)
+        self._close_when_alone()
 
     def next_restart(self) -> float | None:
         """Seconds until a failed pool tries to start a worker again."""
@@ -592,12 +613,12 @@ class Pool:
             except BaseException as error:
                 self._observer_failed(observer, event, error)
         if type(event) not in _FREQUENT:
-            from remuda.runtime.logs import log_event
-
             try:
+                from remuda.runtime.logs import log_event  # which takes descriptors, and there may be none
+
                 log_event(event)
             except Exception as error:
-                self._observer_failed(log_event, event, error)
+                self._observer_failed(None, event, error)
 
     def _show(self, watcher: Watcher, news: ev.Event, effects: Sequence[fx.Effect], now: float) -> None:
         """Let a watcher see a step of the core; what it has to say is an event for all observers."""
@@ -610,8 +631,10 @@ class Pool:
     def _observer_failed(self, observer: Observer | None, event: object, error: BaseException) -> None:
         self.observer_errors += 1
         if self.observer_errors == 1:
-            from remuda.runtime.logs import log_observer_error
-
+            try:
+                from remuda.runtime.logs import log_observer_error
+            except Exception:  # nothing can be opened now, not even that; it is counted
+                return
             log_observer_error(self.config.name, observer, event, error)
 
     # ── Its tasks ───────────────────────────────────────────────────────────────────────────────
@@ -662,6 +685,8 @@ class Pool:
                 late = self.now() - until
                 self._read_all()
             for link in list(self._links.values()):
+                if self._core.pool_due <= self.now():
+                    link.last_look()  # those that do not even die are given up now
                 self._note_begun(link)  # a call whose deadline passes is told whether it had begun
             self.feed(ev.Tick())
 

@@ -112,7 +112,6 @@ class Operation:
         worker: of a checkout: which one that was.
         arrived: when the pool took note of it.
         assigned: when it was first given a worker.
-        sent_to: of a call: the worker that it was given last.
         settled: when the pool had decided on its outcome.
         verdict: which one.
     """
@@ -134,7 +133,6 @@ class Operation:
     worker: WorkerName | None = None
     arrived: Moment | None = None
     assigned: Moment | None = None
-    sent_to: WorkerName | None = None
     settled: Moment | None = None
     verdict: fx.Verdict | None = None
 
@@ -174,8 +172,6 @@ class History:
         operations: what callers did, in the order of their calls.
         executions: what workers did, in the order of their beginnings.
         ended: when the end of each worker was known.
-        abandoned: workers that did not go when they were killed, and that the pool let go of: what became
-            of their calls is not to be known.
         size: how many workers the pool may have; None if that is not known.
     """
 
@@ -184,7 +180,6 @@ class History:
     operations: list[Operation] = field(default_factory=list[Operation])
     executions: list[Executed] = field(default_factory=list[Executed])
     ended: dict[WorkerName, Moment] = field(default_factory=dict[WorkerName, Moment])
-    abandoned: set[WorkerName] = field(default_factory=set[WorkerName])
     size: int | None = None
 
     def __post_init__(self) -> None:
@@ -273,7 +268,6 @@ class History:
         for effect in effects:
             if type(effect) is fx.Abandon:
                 self._end(effect)
-                self.abandoned.add((effect.worker.slot.index, effect.worker.generation))
             elif type(effect) is fx.SendCall or type(effect) is fx.Answer:
                 self._settle(effect)
         return ()
@@ -286,8 +280,6 @@ class History:
         operation = self._by_call.get(effect.call.id)
         if operation is None:
             return
-        if isinstance(effect, fx.SendCall):
-            operation.sent_to = effect.worker.slot.index, effect.worker.generation
         if isinstance(effect, fx.SendCall) or effect.verdict is fx.Verdict.GRANTED:
             operation.assigned = operation.assigned or self.moment()
         else:

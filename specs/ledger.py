@@ -45,8 +45,7 @@ class Ledger:
     Attributes:
         submitted: the calls that were made, by id.
         verdicts: the final verdicts that each of them got, until they are forgotten.
-        begun: the calls that have begun: seen to, answered, or said by a worker's end (or not to be told
-            any more, as that worker was let go of alive).
+        begun: the calls that have begun: seen to, answered, or said by a worker's end.
         sent: how often each call was sent to a worker.
         holder: who was sent to, or granted, which worker last, and has had no verdict since.
         started, ended: workers whose start was ordered; whose end was told.
@@ -158,9 +157,7 @@ class Ledger:
             if effect.worker in self.ended or effect.worker not in self.started:
                 self.beyond.append(effect.worker)
         elif isinstance(effect, fx.Abandon):
-            self.ended.add(effect.worker)
-            if effect.worker in self._in_hand:  # nobody can look any more, so it has to be taken for begun
-                self._has_begun(self._in_hand[effect.worker])
+            self.ended.add(effect.worker)  # what it had begun was seen before, or it never will
         elif isinstance(effect, fx.Answer):
             call = effect.call
             if effect.verdict is fx.Verdict.GRANTED:

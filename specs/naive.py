@@ -114,12 +114,14 @@ class NaivePool(Expectations):
 
     def _is_served(self, call: Call, worker: Worker) -> None:
         known, has = self.calls[call], self.workers[worker]
-        want(call.deadline > self.now, "turns", f"{call} was dead on arrival")
+        # A checkout's deadline is for the waiting, and this one does not wait.
+        at_once = call.is_lease and known.where != "queue"
+        want(at_once or call.deadline > self.now, "turns", f"{call} was dead on arrival")
         if known.where == "queue":
             want(self.lanes.all()[:1] == [call], "turns", f"{call} was served; in turn: {self.lanes.all()}")
             self.lanes.take()
         else:
-            in_turn = call is self.sent and not self.lanes.turns
+            in_turn = call is self.sent and not self.lanes.all()
             want(in_turn, "turns", f"{call} was served at once; waiting: {self.lanes.all()}")
         base = [each for each in self.idle if each.worker.slot.kind is SlotKind.BASE]
         want(bool(self.idle), "serves", f"{call} got {worker}, and nobody was idle")
@@ -175,7 +177,7 @@ class NaivePool(Expectations):
                 want(self.lanes.all()[:1] == [call], "turns", f"{call} was out of turn")
             elif verdict is Verdict.FULL:
                 full = len(self.lanes.all()) >= self.policy.max_waiting and call is self.sent
-                free = self.had_idle and self.pool is not PoolState.SUSPENDED and not self.lanes.turns
+                free = self.had_idle and self.pool is not PoolState.SUSPENDED and not self.lanes.all()
                 want(full and not free, "verdict", f"{call} got full; waiting: {self.lanes.all()}")
                 self.sent = None
             else:
@@ -248,7 +250,7 @@ class NaivePool(Expectations):
             return
         allowed = self.exits.pop(slot.slot, None)
         if allowed is None:  # its pause may be over
-            unwanted = slot.slot.kind is SlotKind.OVERFLOW and not self.lanes.turns
+            unwanted = slot.slot.kind is SlotKind.OVERFLOW and not self.lanes.all()
             waited = slot.state in (SlotState.BACKOFF, SlotState.QUARANTINED) and slot.until <= now + ALMOST
             want(waited and isinstance(self.event, ev.Tick), "slots", f"{slot.slot} took {trigger} at {now}")
             allowed = {SlotTrigger.CLOSE if unwanted else SlotTrigger.RESTART}

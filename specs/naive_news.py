@@ -92,13 +92,18 @@ class Expectations:
             lease is None or not holds or lease.worker is None or lease.worker.state not in (W.BUSY, W.DRAINING)
         ):
             self.answers[call] = Verdict.DIED
-        elif call.deadline <= self.now:
+        elif call.deadline <= self.now and not (call.is_lease and self._has_one_to_spare()):
             self.answers[call] = Verdict.TIMED_OUT
         elif not call.is_lease and not self._admitted(call):
             self.answers[call] = Verdict.CIRCUIT_OPEN
         else:
             self.sent = call
         return False
+
+    def _has_one_to_spare(self) -> bool:
+        """Whether somebody who checks out does not have to wait."""
+        serving = self.pool in (PoolState.STARTING, PoolState.READY, PoolState.IMPAIRED)
+        return serving and bool(self.idle) and not self.lanes.all()
 
     def _admitted(self, call: Call) -> bool:
         if step := self.breaker.tick(self.now):
@@ -327,7 +332,7 @@ class Expectations:
         if over:  # whatever else was due may have come before it or not
             self.lenient = True
             for worker in self._alive():
-                self._gone(worker, began=True, draw=1.0)
+                self._gone(worker, began=False, draw=1.0)
         elif self.pool is PoolState.DRAINING and not self.killed_all and self._kills_at() <= now:
             self.killed_all = True
             for worker in self._alive():

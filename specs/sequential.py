@@ -79,8 +79,7 @@ def unknown_only_if_begun(history: History) -> str | None:
     """Who is told that nobody knows what came of a call is told so because it had begun."""
     executions = _executions(history)
     for operation in history.operations:
-        provable = history.exact and operation.sent_to not in history.abandoned
-        if provable and operation.outcome is Outcome.UNKNOWN and not executions[operation.key]:
+        if history.exact and operation.outcome is Outcome.UNKNOWN and not executions[operation.key]:
             return f"{operation}; no worker ever began it"
     return None
 

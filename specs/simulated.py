@@ -228,6 +228,9 @@ class SimWorker:
             self._launcher.tell()
         return self._process.status if self.behaviour.status_known else None
 
+    async def kill_escaped(self) -> None:
+        """Nothing leaves a simulated group that could be found."""
+
     def evidence(self) -> Evidence:
         """What the worker has recorded on its page; readable after its death."""
         return Evidence(started=self._process.started, finished=self._process.finished)

@@ -18,7 +18,8 @@ What it adds is the life of a call. The rules:
   and its channel read to the end, by what is proven: not begun, it is handed to another worker, free
   of charge; begun and idempotent, it is tried again, up to its attempts; begun and not idempotent,
   its outcome is unknown and its caller is told so.
-* **Nothing dead on arrival.** A call whose deadline has passed is never given to a worker.
+* **Nothing dead on arrival.** A call whose deadline has passed is never given to a worker. The deadline
+  of a checkout is for the waiting: who does not have to wait gets a worker, also with no time to wait.
 * **The breaker counts calls**, not attempts. An answer counts as a success, whatever it says: the
   pool did its work. Death, violation and a deadline on a worker are failures. A caller that hangs
   up, and one that waited in vain, prove nothing.
@@ -151,6 +152,11 @@ class Core:
         """When the shutdown goes on by itself; infinity while there is none."""
         return self._pool_alarm.due
 
+    @property
+    def closes_at(self) -> float:
+        """When closing is over at the latest; infinity before it has begun."""
+        return self._closes_at
+
     # ── After every event ───────────────────────────────────────────────────────────────────────
 
     def _settle(self, now: float) -> None:
@@ -239,13 +245,14 @@ class Core:
         if refusal is not None:
             self._refuse(call, refusal, now)
             return
-        if call.deadline <= now:
+        at_once = self.crew.has_idle and not self.waiters and self.pool.state in _SERVING
+        if call.deadline <= now and not (call.is_lease and at_once):
             self._time_out(call, now)
             return
         if not self._admit(call, now):
             return
         self.timers.arm(call, call.deadline)
-        if self.crew.has_idle and not self.waiters and self.pool.state in _SERVING:
+        if at_once:
             self._assign(call, now)
         elif len(self.waiters) >= self.policy.max_waiting:
             self._refuse(call, Verdict.FULL, now)
@@ -520,7 +527,8 @@ class Core:
             return
         for worker in list(self.crew.workers()):
             self._effects.append(Abandon(worker))
-            self._exited(ev.Exited(worker, "it did not go when it was killed", began=True), now)
+            # What it had begun was looked up before this tick; it was killed, and begins nothing more.
+            self._exited(ev.Exited(worker, "it did not go when it was killed"), now)
 
     # ── Time ────────────────────────────────────────────────────────────────────────────────────
 

@@ -89,7 +89,7 @@ class WorkerDeath(NamedTuple):
         if status not in text:
             text += f" ({status})"
         if self.stderr_tail:
-            text += "\nits last words:\n" + "\n".join(f"  | {line}" for line in self.stderr_tail[-16:])
+            text += "\nits last words:\n" + "\n".join(f"  | {shown(line)}" for line in self.stderr_tail[-16:])
         return text
 
 
@@ -104,6 +104,32 @@ def describe_exit(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"killed by {name}"
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def shown(text: str) -> str:
+    """A worker's text as it may stand in an error: what would command a terminal is spelt out."""
+    return text.translate(_CONTROLS)
+
+
+def describe_refusal(error: OSError) -> str:
+    """Say what the operating system did not give, and what to do about it."""
+    import errno  # late: most processes are never refused anything
+
+    advice = {
+        errno.EMFILE: "Raise the limit on open files (ulimit -n; a worker takes six here), or keep fewer open",
+        errno.ENFILE: "The whole machine has no file left to open: find out who holds them",
+        errno.EAGAIN: "Raise the limit on processes and threads (ulimit -u, or pids of the container), or start fewer",
+        errno.ENOMEM: "Give it more memory, or start fewer workers",
+        errno.ENOSPC: "Make room, or raise the quota, where it says there is none",
+        errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+        errno.ENOENT: "Look whether the interpreter, and the folder it runs in, are still there",
+        errno.EACCES: "Look whether this user may run the interpreter",
+    }.get(error.errno or 0)
+    text = f"the operating system did not start it: {error}"
+    return text if advice is None else f"{text}. {advice}"
 
 
 class RemudaError(Exception):

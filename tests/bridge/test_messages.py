@@ -56,7 +56,7 @@ info = st.builds(
     CommandInfo,
     name=text,
     idempotent=st.booleans(),
-    timeout=st.none() | st.floats(min_value=0, allow_nan=False),
+    timeout=st.none() | st.floats(min_value=0, exclude_min=True, allow_nan=False),
     journal=st.none() | text | st.booleans(),
     forgets=st.none() | text,
     key_at=st.none() | st.integers(min_value=0, max_value=9),

@@ -54,7 +54,11 @@ async def _cuts(kind: str, start_method: str, args: argparse.Namespace, folder: 
     done, began = 0, time.monotonic()
     async with rig(kind, start_method, folder) as here:
         for number, cut in enumerate(every(here.recording, args.fault or FAULTS)):
-            if number % args.every != args.first or (args.borders and not cut.border) or args.only not in ("", str(cut)):
+            if (
+                number % args.every != args.first
+                or (args.borders and not cut.border)
+                or args.only not in ("", str(cut))
+            ):
                 continue
             guard.begin(cut)
             seen = await here.round(cut)

@@ -18,7 +18,19 @@ from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 from .paths import INSIDE as _  # isort: skip
 from gate import FAULTS  # isort: skip
 
-__all__ = ["FAULTS", "PARTS", "TO_APPLICATION", "TO_WORKER", "Cut", "Frame", "Recording", "at", "every", "frames", "some"]
+__all__ = [
+    "FAULTS",
+    "PARTS",
+    "TO_APPLICATION",
+    "TO_WORKER",
+    "Cut",
+    "Frame",
+    "Recording",
+    "at",
+    "every",
+    "frames",
+    "some",
+]
 
 PARTS = ("boot", "calls", "end")
 TO_WORKER, TO_APPLICATION = "to worker", "to application"

@@ -431,4 +431,3 @@ async def rig(kind: str, start_method: str, folder: Path) -> AsyncIterator[Rig]:
                 assert not getattr(self.pool.launcher, "refusal", ""), "workers are spawned, and were to be forked"
                 yield self
                 nursery.cancel_scope.cancel()
-

@@ -33,7 +33,7 @@ def started_in_a_thread() -> Iterator[SpawnedWorker]:
 
     def start() -> None:
         native.append(threading.get_native_id())
-        made.append(spawn._spawn(StartOrder(pool="tests", slot=1, generation=1)))
+        made.append(spawn._spawn(StartOrder(pool="tests", slot=1, generation=1), "child", ()))
 
     thread = threading.Thread(target=start)
     thread.start()

@@ -5,6 +5,7 @@ The bound is virtual time and is kept to the instant. And what the block raised 
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import trio
 
+from remuda.bridge import messages
+from remuda.bridge.frames import pack
 from remuda.runtime import dice
 from remuda.runtime.config import PoolConfig, Retry
 from remuda.runtime.opening import open_pool, run_pool
@@ -32,7 +35,7 @@ from remuda.specs.behaviour import (
 )
 from remuda.specs.checkpoints import Mark, Points, cancel_everywhere
 from remuda.specs.simulated import SimLauncher, SimWorker
-from remuda.statemachines.errors import ConfigError, PoolClosed
+from remuda.statemachines.errors import ConfigError, OutcomeUnknown, PoolClosed
 
 STUBBORN = {
     "well-behaved": Behaviour(),
@@ -94,6 +97,48 @@ async def test_it_does_not_wait_for_what_cannot_be_killed(autojump_clock: Any) -
         assert pool.state == "closed"
         assert launcher.alive and launcher.witness.closed == 1  # at least nothing of ours is open
         assert pool.snapshot().workers == ()
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [((Hang(),), PoolClosed), ((Begin(), Hang()), OutcomeUnknown)],
+    ids=["not begun", "begun"],
+)
+async def test_what_cannot_be_killed_is_asked_what_it_had_begun(
+    steps: Any, ends: type[Exception], autojump_clock: Any
+) -> None:
+    """Its page can be read like that of a dead one; it was killed, so it begins nothing more."""
+    behaviour = Behaviour(commands={"stick": Command(steps)}, kill_seconds=1000)
+    told: list[type] = []
+
+    async def caller() -> None:
+        try:
+            await pool.call("stick", timeout=math.inf)
+        except Exception as error:
+            told.append(type(error))
+
+    async with SimLauncher.open(behaviour) as launcher, trio.open_nursery() as outside:
+        async with open_pool(adapter="x:Y", max_workers=1, launcher=launcher, shutdown_timeout=5) as pool:
+            outside.start_soon(caller)
+            await trio.testing.wait_all_tasks_blocked()
+        assert told == [ends]
+
+
+async def test_what_cannot_be_killed_may_have_answered(autojump_clock: Any) -> None:
+    behaviour = Behaviour(commands={"stick": Command((Begin(), Hang()))}, kill_seconds=1000)
+    answers: list[Any] = []
+
+    async def caller() -> None:
+        answers.append(await pool.call("stick", timeout=math.inf))
+
+    async with SimLauncher.open(behaviour) as launcher, trio.open_nursery() as outside:
+        async with open_pool(adapter="x:Y", max_workers=1, launcher=launcher, shutdown_timeout=5) as pool:
+            outside.start_soon(caller)
+            outside.start_soon(pool.aclose)
+            await trio.sleep(4.5)  # it has been killed, and was about to write
+            call = next(iter(pool._core.calls.values()))
+            launcher.workers[0].emit(pack(messages.encode(messages.Result(call.id, "after all")), 1000))
+        assert answers == ["after all"]
 
 
 async def test_running_calls_may_finish(simulation: Any, autojump_clock: Any) -> None:

@@ -117,13 +117,21 @@ async def test_a_late_answer_is_not_taken_for_another(simulation: Any, autojump_
 
 
 async def test_an_answer_to_a_check_that_nobody_made(simulation: Any, autojump_clock: Any) -> None:
-    """Well or not: it changes nothing."""
-    behaviour = Behaviour(ping=(Send(messages.Pong(77, False, "?")), Pong()))
+    """It breaks the rules, like an answer to a call that nobody made: else a worker could send them without end."""
+    behaviour = first(ping=(Send(messages.Pong(77, True, "")), Pong()))
     async with simulation(behaviour, health=HEALTH) as (pool, launcher):
         await trio.sleep(11)
-        assert states(pool) == ["ready"]
+        assert pool.last_death is not None
+        assert pool.last_death.cause == "it answered health check 77, which it was not asked"
+        await pool.wait_for("ready")
         assert await pool.call("echo", {"token": 1}) == 1
-        assert launcher.witness.launched == 1
+        assert launcher.witness.launched == 2
+
+
+async def test_two_answers_to_one_check(simulation: Any, autojump_clock: Any) -> None:
+    async with simulation(first(ping=(Pong(), Pong())), health=HEALTH) as (pool, launcher):
+        await trio.sleep(22)
+        assert launcher.witness.launched == 2
 
 
 @pytest.mark.parametrize("play", [(Die(),), (HangUp(), Hang()), (Send(messages.Result(1, 1)), Hang())])

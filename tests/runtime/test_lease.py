@@ -8,6 +8,8 @@ import pytest
 import trio
 
 from remuda.runtime.pool import Lease
+from remuda.runtime.ticket import Ticket
+from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import (
     CallTimeout,
     CheckoutTimeout,
@@ -175,6 +177,25 @@ async def test_none_comes_free_in_time(simulation: Any, autojump_clock: Any) -> 
                     raise AssertionError("two have it")
             assert await worker.call("echo", {"token": 1}) == 1
         assert pool.snapshot().ended == {"timed_out": 3, "answered": 1, "returned": 1}
+        assert launcher.witness.launched == 1
+
+
+async def test_no_time_to_wait_and_none_needed(simulation: Any, autojump_clock: Any) -> None:
+    """Zero seconds mean: one that is free now, or none. Also when the clock has moved on meanwhile."""
+    async with simulation() as (pool, launcher):
+        async with pool.checkout(timeout=0) as worker:
+            assert await worker.call("echo", {"token": 1}) == 1
+            with pytest.raises(CheckoutTimeout):
+                async with pool.checkout(timeout=0):
+                    raise AssertionError("two have it")
+        late = Ticket("checkout", pool.now() - 1)
+        lease = pool._make_call(late, 0, None, False, None)
+        lease.is_lease = True
+        await pool._wait(late)
+        assert late.answer is not None and late.answer.verdict is Verdict.GRANTED
+        Lease(pool, lease).give_back()
+        with pytest.raises(CallTimeout):  # a call has to run, and for that it has no time
+            await pool.call("echo", {"token": 2}, timeout=0)
         assert launcher.witness.launched == 1
 
 

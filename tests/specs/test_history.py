@@ -246,12 +246,6 @@ def unknown_and_begun(book: Book) -> None:
 
 
 @good
-def unknown_because_the_worker_did_not_go(book: Book) -> None:
-    book.call(1, 9, Outcome.UNKNOWN, sent_to=(0, 1))
-    book.history.abandoned.add((0, 1))
-
-
-@good
 def cancelled_when_the_answer_was_there(book: Book) -> None:
     """The caller did not take it; the pool did, and the worker has nothing in hand."""
     book.ran(book.call(1, 3, Outcome.CANCELLED, settled=3, verdict=Verdict.ANSWERED), 2, 2.5)
