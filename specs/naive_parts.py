@@ -107,34 +107,42 @@ class NaiveBreaker:
 
 
 class Lanes:
-    """Who waits, as lists in the order of their turns."""
+    """Who waits, as lists in the order of their turns; before them those who came back and found no lane."""
 
     def __init__(self) -> None:
+        self.back: list[Call] = []
         self.turns: list[list[Call]] = []
 
     def all(self) -> list[Call]:
-        return [call for lane in self.turns for call in lane]
+        return [*self.back, *(call for lane in self.turns for call in lane)]
 
-    def lane(self, call: Call) -> list[Call] | None:
-        return next((lane for lane in self.turns if lane[0].session == call.session), None)
+    def lane(self, session: str | None) -> list[Call] | None:
+        return next((lane for lane in self.turns if lane[0].session == session), None)
 
     def add(self, call: Call, *, back: bool = False) -> None:
-        lane = self.lane(call)
-        if lane is not None:
+        lane = self.lane(call.session)
+        if back and (lane is None or call.session in [each.session for each in self.back]):
+            self.back.append(call)
+            self.back.sort(key=lambda each: each.id)
+        elif lane is not None:
             lane.append(call)
             lane.sort(key=lambda each: each.id)
-        elif back:
-            self.turns.insert(0, [call])
         else:
             self.turns.append([call])
 
     def take(self) -> None:
         """The next has had its turn."""
+        if self.back:
+            lane = self.lane(self.back.pop(0).session)
+            if lane is not None:
+                self.turns = [*(each for each in self.turns if each is not lane), lane]
+            return
         lane = self.turns.pop(0)
         if lane[1:]:
             self.turns.append(lane[1:])
 
     def remove(self, call: Call) -> None:
+        self.back = [each for each in self.back if each is not call]
         self.turns = [left for lane in self.turns if (left := [each for each in lane if each is not call])]
 
 

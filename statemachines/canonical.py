@@ -135,7 +135,7 @@ def canonical(
             )
             for call in calls
         ),
-        tuple(calls.get(call, -3) for call in core.waiters),
+        (core.waiters.returned, *(calls.get(call, -3) for call in core.waiters)),
         tuple((sessions[name], place(worker), moment(used + ttl)) for name, worker, used in core.sessions),
     )
 

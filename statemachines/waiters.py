@@ -3,13 +3,19 @@
 Waiters stand in lanes, one for each session and one for all calls without a session. Within a lane
 the order is that of arrival; between lanes it is round robin, so that a session with a thousand
 calls delays another by one turn, not by a thousand. A waiter that leaves (cancelled, timed out) is
-gone at once and not counted. One that comes back, because its worker died, takes its old place:
-arrival is told by the call's id, which only grows.
+gone at once and not counted.
+
+One that comes back, because its worker died, takes its old place; arrival is told by the call's id, which
+only grows. If its lane is there it stands in that. If not, it is first of all: it had its turn, and nothing
+came of it. That is its own right and not its lane's: those who join the lane meanwhile have the place that
+their arrival gives them, also when it leaves.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Waiter", "Waiters"]
@@ -26,23 +32,30 @@ W = TypeVar("W", bound=Waiter)
 
 
 class Waiters(Generic[W]):
-    __slots__ = ("_count", "_lanes")
+    __slots__ = ("_count", "_lanes", "_returned")
 
     def __init__(self) -> None:
         # Insertion order is the order of the turns; dicts as ordered sets, so that leaving is O(1).
         self._lanes: dict[str | None, dict[W, None]] = {}
+        self._returned: list[W] = []
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[W]:
-        """All waiters, lane by lane in the order of their turns."""
+        """All waiters: those that are first because they came back, then lane by lane in the order of their turns."""
+        yield from self._returned
         for lane in self._lanes.values():
             yield from lane
 
     def __contains__(self, waiter: W) -> bool:
-        return waiter in self._lanes.get(waiter.session, ())
+        return waiter in self._lanes.get(waiter.session, ()) or waiter in self._returned
+
+    @property
+    def returned(self) -> int:
+        """How many are first because they came back."""
+        return len(self._returned)
 
     def add(self, waiter: W) -> None:
         """A newcomer: to the end of its lane."""
@@ -50,11 +63,10 @@ class Waiters(Generic[W]):
         self._count += 1
 
     def put_back(self, waiter: W) -> None:
-        """One that had been taken: to the place in its lane that its arrival gives it."""
+        """One that had been taken: to the place in its lane that its arrival gives it, or to the front of all."""
         lane = self._lanes.get(waiter.session)
-        if lane is None:
-            # A lane of its own, first in turn: it has had no turn that counted.
-            self._lanes = {waiter.session: {waiter: None}, **self._lanes}
+        if lane is None or any(other.session == waiter.session for other in self._returned):
+            insort(self._returned, waiter, key=attrgetter("id"))
         else:
             ordered = sorted([*lane, waiter], key=lambda other: other.id)
             lane.clear()
@@ -64,11 +76,14 @@ class Waiters(Generic[W]):
     def remove(self, waiter: W) -> bool:
         """Take out one that leaves. False if it was not waiting."""
         lane = self._lanes.get(waiter.session)
-        if lane is None or waiter not in lane:
+        if lane is not None and waiter in lane:
+            del lane[waiter]
+            if not lane:
+                del self._lanes[waiter.session]
+        elif waiter in self._returned:
+            self._returned.remove(waiter)
+        else:
             return False
-        del lane[waiter]
-        if not lane:
-            del self._lanes[waiter.session]
         self._count -= 1
         return True
 
@@ -82,18 +97,24 @@ class Waiters(Generic[W]):
         """The next in turn; its lane goes to the end of the round. Raises KeyError if none waits."""
         if not self._count:
             raise KeyError("nobody is waiting")
+        self._count -= 1
+        if self._returned:
+            waiter = self._returned.pop(0)
+            if waiter.session in self._lanes:  # this was the turn of its lane
+                self._lanes[waiter.session] = self._lanes.pop(waiter.session)
+            return waiter
         session, lane = next(iter(self._lanes.items()))
         waiter = next(iter(lane))
         del lane[waiter]
         del self._lanes[session]
         if lane:
             self._lanes[session] = lane
-        self._count -= 1
         return waiter
 
     def clear(self) -> list[W]:
         """Everybody out, in order."""
         out = list(self)
         self._lanes.clear()
+        self._returned.clear()
         self._count = 0
         return out

@@ -70,8 +70,8 @@ class Small(msgspec.Struct):
 SMALL: dict[str, Small] = {
     "crashes": Small(
         Profile(policy=policy(burst=1), faults=2, what=("die",)),
-        2_023,
-        4_607,
+        2_035,
+        4_635,
         {"pool failed", "answer pool_failed", "answer unknown", "answer died", "slot backoff", "slot quarantined"},
     ),
     "retries": Small(
@@ -91,14 +91,14 @@ SMALL: dict[str, Small] = {
     ),
     "channel": Small(
         Profile(policy=policy(), kinds=("idempotent",), faults=1, what=("garbage", "hang up"), look=True),
-        1_234,
-        3_745,
+        1_238,
+        3_753,
         {"call backing_off", "call running", "stop kill"},
     ),
     "garbage": Small(
         Profile(policy=policy(1), faults=1, what=("garbage",), calls=2),
-        328,
-        688,
+        334,
+        694,
         {"answer violation", "answer answered"},
     ),
     "boot": Small(
@@ -115,8 +115,8 @@ SMALL: dict[str, Small] = {
     ),
     "timeouts": Small(
         Profile(policy=policy(), cancel=True, deadline=10.0, faults=1, what=("die",)),
-        3_290,
-        8_723,
+        3_298,
+        8_755,
         {"answer timed_out", "answer cancelled", "answer answered", "breaker open", "breaker half_open"},
     ),
     "breaker": Small(
@@ -169,20 +169,20 @@ SMALL: dict[str, Small] = {
     ),
     "close": Small(
         Profile(policy=policy(), close=True, faults=1, what=("die",)),
-        1_940,
-        5_600,
+        1_943,
+        5_609,
         {"pool draining", "pool closed", "answer closed", "abandon", "worker draining"},
     ),
     "close with leases": Small(
         Profile(policy=policy(1), close=True, kinds=("plain", "lease"), faults=1, what=("die",)),
-        777,
-        2_287,
+        783,
+        2_299,
         {"pool closed", "answer closed", "answer granted", "answer died", "abandon"},
     ),
     "suspend": Small(
         Profile(policy=policy(1), suspend=1, cancel=True, faults=1, what=("die",)),
-        592,
-        1_811,
+        616,
+        1_887,
         {"pool suspended", "slot backoff", "answer cancelled"},
     ),
     "overflow": Small(
@@ -193,8 +193,8 @@ SMALL: dict[str, Small] = {
     ),
     "overflow that dies": Small(
         Profile(policy=policy(1, overflow=1, linger=2.0, burst=1), faults=1, what=("die",)),
-        2_931,
-        6_352,
+        2_934,
+        6_358,
         {"slot backoff", "stop ask"},
     ),
     "a spare": Small(
@@ -235,8 +235,8 @@ SMALL: dict[str, Small] = {
     ),
     "everything, one worker": Small(
         Profile(policy=policy(1, burst=1), faults=1, cancel=True, retire=1, suspend=1, close=True),
-        9_496,
-        35_898,
+        9_660,
+        36_644,
         {"pool closed", "pool suspended", "pool failed", "answer cancelled", "answer violation", "worker draining"},
     ),
     "everything but faults, two workers": Small(

@@ -54,6 +54,43 @@ def test_one_that_comes_back_to_an_empty_lane_is_next() -> None:
     assert waiters.pop() is back
 
 
+def test_the_place_of_one_that_comes_back_is_its_own_and_not_its_lanes() -> None:
+    """Found by chance: it came back, was joined, and left; those who had joined it stayed in front of all."""
+    waiters: Waiters[Caller] = Waiters()
+    waiters.add(Caller(0))
+    back = waiters.pop()
+    waiters.add(Caller(1, "b"))
+    waiters.put_back(back)
+    waiters.add(Caller(2))
+    assert [waiter.id for waiter in waiters] == [0, 1, 2]
+    waiters.remove(back)
+    assert [waiters.pop().id for _ in range(2)] == [1, 2]
+
+
+def test_the_turn_of_one_that_comes_back_is_its_lanes_turn() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    waiters.add(Caller(0))
+    back = waiters.pop()
+    waiters.put_back(back)
+    waiters.add(Caller(1))
+    waiters.add(Caller(2, "b"))
+    assert [waiters.pop().id for _ in range(3)] == [0, 2, 1]
+
+
+def test_those_who_come_back_are_in_the_order_of_their_arrival() -> None:
+    waiters: Waiters[Caller] = Waiters()
+    for number, session in enumerate("aab"):
+        waiters.add(Caller(number, session))
+    first, third, second = waiters.pop(), waiters.pop(), waiters.pop()
+    waiters.put_back(second)
+    waiters.add(Caller(3, "a"))
+    for back in (third, first):
+        waiters.put_back(back)
+    assert waiters.returned == 3
+    assert [waiters.pop().id for _ in range(4)] == [0, 1, 2, 3]
+    assert waiters.returned == 0
+
+
 def test_one_that_leaves_is_not_counted() -> None:
     waiters: Waiters[Caller] = Waiters()
     caller = Caller(0)
@@ -83,9 +120,13 @@ def test_who_waits_is_found_in_its_own_lane() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("+-<x"), st.sampled_from([None, "a", "b", "c"])), max_size=60))
 def test_against_plain_lists(actions: list[tuple[str, str | None]]) -> None:
-    """The same as a list of (session, list of callers) that is sorted and rotated in the plainest way."""
+    """The same as a list of (session, list of callers) that is sorted and rotated in the plainest way.
+
+    And a list of those who came back and found no lane.
+    """
     waiters: Waiters[Caller] = Waiters()
     lanes: list[tuple[str | None, list[Caller]]] = []
+    returned: list[Caller] = []
     popped: list[Caller] = []
     for number, (action, session) in enumerate(actions):
         lane = next((callers for name, callers in lanes if name == session), None)
@@ -96,6 +137,11 @@ def test_against_plain_lists(actions: list[tuple[str, str | None]]) -> None:
                 lanes.append((session, [caller]))
             else:
                 lane.append(caller)
+        elif action == "-" and returned:
+            caller = returned.pop(0)
+            lanes.sort(key=lambda entry: entry[0] == caller.session)  # to the end; stable
+            assert waiters.pop() is caller
+            popped.append(caller)
         elif action == "-" and lanes:
             name, callers = lanes.pop(0)
             caller = callers.pop(0)
@@ -107,17 +153,22 @@ def test_against_plain_lists(actions: list[tuple[str, str | None]]) -> None:
             caller = popped.pop()
             waiters.put_back(caller)
             lane = next((callers for name, callers in lanes if name == caller.session), None)
-            if lane is None:
-                lanes.insert(0, (caller.session, [caller]))
+            if lane is None or caller.session in [each.session for each in returned]:
+                returned = sorted([*returned, caller], key=lambda each: each.id)
             else:
                 lane.append(caller)
                 lane.sort(key=lambda each: each.id)
+        elif action == "x" and returned and session == "c":
+            assert waiters.remove(returned[-1])
+            returned.pop()
         elif action == "x" and lane:
             caller = lane.pop()
             lanes = [entry for entry in lanes if entry[1]]
             assert waiters.remove(caller)
-        assert list(waiters) == [caller for _, callers in lanes for caller in callers]
-        assert len(waiters) == sum(len(callers) for _, callers in lanes)
-    everybody = [caller for _, callers in lanes for caller in callers]
+        everybody = [*returned, *(caller for _, callers in lanes for caller in callers)]
+        assert list(waiters) == everybody
+        assert (len(waiters), waiters.returned) == (len(everybody), len(returned))
+        assert all(caller in waiters for caller in everybody)
+    everybody = [*returned, *(caller for _, callers in lanes for caller in callers)]
     assert Counter(waiters.clear()) == Counter(everybody)
     assert len(waiters) == 0
