@@ -174,12 +174,13 @@ class Succession:
         due: when to `begin` the next one: monotonic seconds, or infinity.
     """
 
-    __slots__ = ("_attempts", "_number", "_observer", "_refusal", "coming", "current", "due", "retiring")
+    __slots__ = ("_attempts", "_closed", "_number", "_observer", "_refusal", "coming", "current", "due", "retiring")
 
     def __init__(self, now: float, observer: Callable[[Subject[Any], Step], None] | None = None) -> None:
         self._observer = observer
         self._number = 0
         self._attempts = 0
+        self._closed = False
         self.current: Template | None = None
         self.coming: Template | None = None
         self.retiring: list[Template] = []
@@ -253,10 +254,12 @@ class Succession:
 
     def reload(self, now: float) -> None:
         """Build a new one, beside the one that serves."""
-        self.due = min(self.due, now)
+        if not self._closed:
+            self.due = min(self.due, now)
 
     def close(self, now: float) -> None:
         """Build no more; retire what there is."""
+        self._closed = True
         self.due = math.inf
         for template in (self.current, self.coming):
             if template is not None:
