@@ -213,9 +213,13 @@ def _present(scene: Scene) -> Iterator[str]:
         yield "coming"
 
 
+def _is_hopeless(scene: Scene) -> bool:
+    return scene.due == _NEVER and not (scene.current or scene.coming or scene.closed)
+
+
 _SIGHTS = {
     "one serves while the next is built": lambda scene: bool(scene.current and scene.coming),
-    "workers are spawned for good": lambda scene: scene.refused and scene.due == _NEVER and not scene.coming,
+    "workers are spawned for good": lambda scene: _is_hopeless(scene) and scene.refused,
     "workers are spawned for a while": lambda scene: scene.due == _LATER and not scene.current,
     "an old one serves though the new one is unfit": lambda scene: bool(scene.refused and scene.current),
     "two retire": lambda scene: scene.retiring == 2,
