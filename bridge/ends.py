@@ -10,15 +10,17 @@
     mapped ──── memory ────────────────────────   mapped: the evidence page
 
 Nothing is shared between workers. None of the descriptors is ever 0, 1 or 2, even if the application
-has closed its own, and none is inherited by what it starts elsewhere.
+has closed its own, and none is inherited by what it starts elsewhere; what it forks in the middle of
+it closes them.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from remuda.bridge import page
@@ -56,6 +58,7 @@ def make_ends() -> Generator[tuple[OurEnds, TheirEnds, Callable[[], None]]]:
         OSError: no descriptor or no memory is to be had.
     """
     with ExitStack() as theirs, ExitStack() as ours:
+        _on_their_way.update((theirs, ours))
 
         def hold(stack: ExitStack, fd: int) -> int:
             fd = above_stderr(fd)
@@ -87,6 +90,19 @@ def make_ends() -> Generator[tuple[OurEnds, TheirEnds, Callable[[], None]]]:
             TheirEnds(their_read, their_write, their_lifeline, page_fd, their_stderr),
             keep,
         )
+
+
+def _forked() -> None:
+    for stack in list(_on_their_way):
+        with suppress(OSError):  # it had been closed, and was not yet forgotten
+            stack.close()
+    _on_their_way.clear()
+
+
+_on_their_way: weakref.WeakSet[ExitStack] = weakref.WeakSet()
+"""What this process holds that has no owner yet."""
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def above_stderr(fd: int) -> int:

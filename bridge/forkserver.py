@@ -9,7 +9,9 @@ changes two things and no more:
   the template itself dies, its children are reaped by somebody who asks nobody. So signals go through the
   pidfd, which is of a process and not of a number: to the whole group, where the kernel can do that
   (Linux 6.9), else to the group's number as long as the pidfd says that its leader lives.
-* **The exit status** is what the template says. If it is gone, or does not say, nobody knows it.
+* **The exit status** is what the template says. If it is gone, or does not say, nobody knows it; except
+  that an application which is process 1 of its container, or a subreaper, inherits the template's
+  children, and has to reap them.
 
 A template's death does no harm to its workers: nothing of theirs goes through it.
 """
@@ -22,8 +24,9 @@ import select
 import signal
 import socket
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
+import msgspec
 import trio
 
 from remuda.bridge import escaped, messages
@@ -85,9 +88,11 @@ class Template:
         self._decoder = Decoder(HANDSHAKE_LIMIT)
         self._outbox = memoryview(b"")
         self._sending = trio.Lock()
+        self._handing_over = trio.Lock()
         self._number = 0
         self._replies: dict[int, _Reply] = {}
         self._children: set[int] = set()
+        self._statuses: dict[int, int | None] = {}  # of those whose reply came when nobody waited for it
         self._childless = trio.Event()
         self._over = False
         self._closed = False
@@ -97,16 +102,17 @@ class Template:
     async def start(cls, launcher: SpawnLauncher, order: StartOrder) -> Template:
         """Start the process; raises OSError, and then there is none."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
+        with ExitStack() as stack:
+            stack.callback(theirs.close)
             control = socket.socket(fileno=above_stderr(ours.detach()))
+            stack.callback(control.close)
+            their_fd = above_stderr(theirs.detach())
             try:
-                process = await launcher.start(order, "template", (theirs.fileno(),))
-            except BaseException:
-                control.close()
-                raise
-        finally:
-            theirs.close()
-        control.setblocking(False)
+                process = await launcher.start(order, "template", (their_fd,))
+            finally:
+                os.close(their_fd)
+            control.setblocking(False)
+            stack.pop_all()
         return cls(process, control)
 
     def __repr__(self) -> str:
@@ -122,7 +128,9 @@ class Template:
             TemplateUnfit: it must not fork.
             TemplateLost: it died of it.
         """
-        message = (await self._ask(0, Prepare(boot, preload))).message
+        # It calls no setup, and what is in the settings is none of its business.
+        order = Prepare(msgspec.structs.replace(boot, settings={}), preload)
+        message = (await self._ask(0, order)).message
         if isinstance(message, ImportFailed):
             raise TemplateFailed(message.error)
         if isinstance(message, Unfit):
@@ -148,6 +156,9 @@ class Template:
                     raise OSError(message.errno, message.reason)
                 raise TemplateUnfit(message.reason)
             assert isinstance(message, Forked)
+            if reply.pidfd < 0:
+                self.collect_later(number)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._children.add(number)
             worker = ForkedWorker(self, number, message.pid, reply.pidfd, ours, mark, born)
             keep()
@@ -155,11 +166,12 @@ class Template:
 
     async def collect(self, number: int) -> int | None:
         """Have it reap a worker that has ended; returns the exit status, or None if nobody knows."""
-        status = None
         with trio.move_on_after(_STATUS_PATIENCE), suppress(TemplateLost):
-            message = (await self._ask(number, Reap(number))).message
-            assert isinstance(message, Reaped)
-            status = message.status
+            if number not in self._statuses:
+                message = (await self._ask(number, Reap(number))).message
+                assert isinstance(message, Reaped)
+                self._statuses[number] = message.status
+        status = self._statuses.get(number)
         self._lose(number)
         return status
 
@@ -175,6 +187,7 @@ class Template:
 
     def _lose(self, number: int) -> None:
         self._children.discard(number)
+        self._statuses.pop(number, None)
         if not self._children:
             self._childless.set()
             self._childless = trio.Event()
@@ -200,6 +213,12 @@ class Template:
             for reply in replies.values():
                 reply.arrived.set()
 
+    @property
+    def is_dying(self) -> bool:
+        """Whether it has said its last word, and has not ended yet."""
+        pidfd = self._process._pidfd
+        return self._over and not self._closed and pidfd is not None and not _readable(pidfd)
+
     def kill(self) -> None:
         """Send SIGKILL to it. Its workers go on."""
         self._process.signal(signal.SIGKILL)
@@ -212,6 +231,7 @@ class Template:
         """Close all descriptors. A process that still lives does not survive it; its workers do."""
         if not self._closed:
             self._closed = self._over = True
+            trio.lowlevel.notify_closing(self._control)
             self._control.close()
             self._process.close()
 
@@ -251,23 +271,27 @@ class Template:
         return reply
 
     async def _hand_over(self, number: int, fds: TheirEnds) -> None:
-        while True:
-            try:
-                socket.send_fds(self._control, [number.to_bytes(NUMBER_BYTES, "big")], fds)
-                return
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._control)
-            except OSError as error:
-                if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
-                    raise TemplateLost("the template has ended") from None
-                raise
+        async with self._handing_over:  # one waits for room at a time
+            while not self._over:
+                try:
+                    socket.send_fds(self._control, [number.to_bytes(NUMBER_BYTES, "big")], fds)
+                    return
+                except BlockingIOError:
+                    with suppress(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_writable(self._control)
+                except OSError as error:
+                    if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                        break
+                    raise
+            raise TemplateLost("the template has ended")
 
     async def _send(self, message: ToTemplate) -> None:
         frame = pack(messages.encode(message), HANDSHAKE_LIMIT)
         async with self._sending:
             self._outbox = memoryview(bytes(self._outbox) + frame)
             while not self._flush():
-                await self._process.writable()
+                with suppress(trio.ClosedResourceError):  # then there is nothing left to write
+                    await self._process.writable()
 
     def _post(self, message: ToTemplate) -> None:
         """Send without waiting; what does not fit goes out with the next message."""
@@ -299,8 +323,10 @@ class Template:
             reply.arrived.set()
 
     def _receive_pidfd(self, number: int) -> int:
-        """The packet that was sent before the message."""
-        data, fds, _, _ = socket.recv_fds(self._control, NUMBER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        """What is in the packet that was sent before the message; -1 if there was no room here for it."""
+        data, fds, flags, _ = socket.recv_fds(self._control, NUMBER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if int.from_bytes(data, "big") == number and not fds and flags & socket.MSG_CTRUNC:
+            return -1
         if int.from_bytes(data, "big") != number or len(fds) != 1:
             for fd in fds:
                 os.close(fd)
@@ -310,8 +336,11 @@ class Template:
     def _undo(self, reply: _Reply) -> None:
         """Nobody waits for this any more: a worker that nobody has must not be."""
         if isinstance(reply.message, Forked):
-            os.close(reply.pidfd)
+            if reply.pidfd >= 0:
+                os.close(reply.pidfd)
             self.collect_later(reply.message.number)
+        elif isinstance(reply.message, Reaped) and reply.message.number in self._children:
+            self._statuses[reply.message.number] = reply.message.status  # who gave up may ask again
 
     def forget(self) -> None:
         """In a process that was forked from the application: let go of what is not its own."""
@@ -331,7 +360,7 @@ class ForkedWorker(LocalWorker):
 
     def signal(self, signum: int) -> None:
         """Send a signal to the whole process group; nothing, once it has been reaped."""
-        if self._reaped or self._closed:
+        if self._reaped:
             return
         assert self._pidfd is not None
         try:
@@ -349,18 +378,41 @@ class ForkedWorker(LocalWorker):
             await self._ended()
             self.signal(signal.SIGKILL)
             status = await self._template.collect(self._number)
+            if status is None and not self._reaped:
+                status = await self._collect_ourselves()
             if not self._reaped:
                 self._reaped, self._status = True, status
         return self._status
 
+    async def _collect_ourselves(self) -> int | None:
+        """Reap it if it has become our child; returns its exit status, or None."""
+        with trio.move_on_after(_STATUS_PATIENCE):
+            while self._template.is_dying:  # its children have no new parent yet
+                await trio.sleep(0.005)
+        return None if self._reaped else self._status_of_our_own()
+
+    def _status_of_our_own(self) -> int | None:
+        assert self._pidfd is not None
+        try:
+            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # as a rule: it is init's
+            return None
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
     def _has_ended(self) -> bool:
         assert self._pidfd is not None
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(0))
+        return _readable(self._pidfd)
 
     def _reap_later(self) -> None:
         self._template.collect_later(self._number)
+
+
+def _readable(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _forked() -> None:

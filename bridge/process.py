@@ -219,6 +219,7 @@ class LocalWorker(ABC):
         for fd in (*self._waited_for(), self._lifeline_fd):
             with suppress(OSError):  # it may have been closed there before
                 os.close(fd)
+        self._page.close()
 
     def _waited_for(self) -> list[int]:
         """The descriptors that a task may wait for."""

@@ -34,13 +34,18 @@ This module and all it imports use the standard library and msgspec only.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import gc
 import os
 import select
 import signal
 import socket
+import stat
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -76,6 +81,10 @@ DESCRIPTORS = 5
 
 NUMBER_BYTES = 8
 """A packet of descriptors carries the number of the worker that they are for, big-endian."""
+
+_MOMENTS, _MOMENT = 20, 0.005
+"""How often, and after how many seconds, it is looked again for threads: `join` returns before the system's
+own has gone."""
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -173,11 +182,11 @@ def unfitness(own: frozenset[int]) -> str | None:
     Args:
         own: descriptors that it is known to have.
     """
-    tasks = os.listdir("/proc/self/task")
-    if len(tasks) > 1:
-        names = sorted(_thread_name(task) for task in tasks if int(task) != os.getpid())
+    tasks = _other_threads()
+    if tasks:
+        names = sorted(map(_thread_name, tasks))
         return (
-            f"it has {len(tasks)} threads, and a fork would copy only one (the others: {', '.join(names)}). "
+            f"it has {len(tasks) + 1} threads, and a fork would copy only one (the others: {', '.join(names)}). "
             "See whether what was imported can start without threads (for BLAS: OPENBLAS_NUM_THREADS=1, "
             "OMP_NUM_THREADS=1 in env), or set start_method='spawn'"
         )
@@ -189,6 +198,17 @@ def unfitness(own: frozenset[int]) -> str | None:
                 "Open it in setup(), or set start_method='spawn'"
             )
     return None
+
+
+def _other_threads() -> list[str]:
+    """Threads beside this one; one that was joined just now has a moment to be gone."""
+    own = str(threading.get_native_id())
+    for _ in range(_MOMENTS):
+        tasks = [task for task in os.listdir("/proc/self/task") if task != own]
+        if not tasks:
+            return []
+        time.sleep(_MOMENT)
+    return tasks
 
 
 def _thread_name(task: str) -> str:
@@ -209,12 +229,12 @@ def _must_not_be_shared(fd: int) -> str | None:
         return "a socket"
     if target.startswith("anon_inode:") and any(word in target for word in ("eventpoll", "io_uring")):
         return "an event loop"
-    if target.startswith("/"):
-        try:
-            if os.pread(fd, 16, 0) == b"SQLite format 3\x00":
-                return f"the SQLite database {target}"
-        except OSError:  # it is not readable, or no regular file
-            pass
+    try:
+        # Only of a file: to read from a device may take for ever.
+        if stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, 16, 0) == b"SQLite format 3\x00":
+            return f"the SQLite database {target}"
+    except OSError:  # it is open for writing only
+        pass
     return None
 
 
@@ -276,6 +296,7 @@ class _Template:
         if reason is not None:
             self._send(Unfit(reason))
             return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, children would be reaped before they are to be
         # What is there now is there for good: a collection in a child would touch, and so copy, all of it.
         gc.collect()
         gc.freeze()
@@ -283,62 +304,84 @@ class _Template:
 
     def _fork(self, order: Fork) -> TheirEnds | None:
         handed = self._take(order.number)
-        reason = unfitness(self._own)
-        if reason is not None:
-            self._close(handed)
-            self._send(NotForked(order.number, 0, reason))
+        if handed is None:
+            self._send(NotForked(order.number, errno.EMFILE, "the template has no descriptors left"))
             return None
-        sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # what was imported may have put anything there
+                stream.flush()
         try:
-            pid = os.fork()
+            reason = unfitness(self._own)
+            if reason is not None:
+                self._close(handed)
+                self._send(NotForked(order.number, 0, reason))
+                return None
+            # Nobody may signal its group before it has one: the end of this pipe says that it has.
+            alone, in_company = os.pipe()
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become_a_child(order, handed)
+                    return handed
+                os.close(in_company)
+                in_company = -1
+                os.read(alone, 1)
+            finally:
+                for fd in (alone, in_company):
+                    if fd >= 0:
+                        os.close(fd)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:  # no descriptors left
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         except OSError as error:
             self._close(handed)
             self._send(NotForked(order.number, error.errno or 0, str(error)))
             return None
-        if pid == 0:
-            self._become_a_child(order)
-            return handed
-        with suppress(OSError):
-            os.setpgid(pid, pid)  # the child does it as well: whoever comes first
         self._close(handed)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:  # no descriptors left
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            self._send(NotForked(order.number, error.errno or 0, str(error)))
-            return None
         self._children[order.number] = pid, pidfd
         socket.send_fds(self._control, [order.number.to_bytes(NUMBER_BYTES, "big")], [pidfd])
         self._send(Forked(order.number, pid))
         return None
 
-    def _take(self, number: int) -> TheirEnds:
-        """The descriptors that came for this worker, in the order of their numbers."""
+    def _take(self, number: int) -> TheirEnds | None:
+        """The descriptors that came for this worker; None if there was no room here for all of them."""
         while True:
             data, fds, _, _ = socket.recv_fds(self._control, NUMBER_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             if not data:
                 raise _End
-            if int.from_bytes(data, "big") == number and len(fds) == DESCRIPTORS:
+            found = int.from_bytes(data, "big") == number
+            if found and len(fds) == DESCRIPTORS:
                 return TheirEnds(*fds)
-            for fd in fds:  # of a start that was given up before it was asked for
-                os.close(fd)
+            self._close(fds)  # or it is of a start that was given up before it was asked for
+            if found:
+                return None
 
     @staticmethod
-    def _close(fds: TheirEnds) -> None:
+    def _close(fds: Sequence[int]) -> None:
         for fd in fds:
             os.close(fd)
 
-    def _become_a_child(self, order: Fork) -> None:
-        """Let go of all that is the template's."""
-        os.setpgid(0, 0)
-        self._control.close()
-        for fd in (self._read_fd, self._write_fd, self._lifeline_fd):
-            os.close(fd)
-        for _, pidfd in self._children.values():
-            os.close(pidfd)
-        os.environ.update(order.env)
-        _reseed()
+    def _become_a_child(self, order: Fork, handed: TheirEnds) -> None:
+        """Let go of all that is the template's.
+
+        It leads a session as well as a group: a stopped process whose group was left alone in the session
+        of one that has died would be sent SIGHUP.
+        """
+        try:
+            os.setsid()
+            os.dup2(handed.stderr_fd, 1)
+            os.dup2(handed.stderr_fd, 2)
+            self._control.close()
+            pidfds = [pidfd for _, pidfd in self._children.values()]
+            self._close((self._read_fd, self._write_fd, self._lifeline_fd, handed.stderr_fd, *pidfds))
+            os.environ.update(order.env)
+            _reseed()
+        except BaseException:  # it must not go on as if it were the template
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
 
     def _reap(self) -> None:
         """Collect those that are to be collected and have ended."""
@@ -414,7 +457,4 @@ def main(read_fd: int, write_fd: int, lifeline_fd: int, page_fd: int, control_fd
         return 1  # the application has closed its end
     if handed is None:
         return 0
-    os.dup2(handed.stderr_fd, 1)
-    os.dup2(handed.stderr_fd, 2)
-    os.close(handed.stderr_fd)
     return child.main(*handed[:4])

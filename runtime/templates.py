@@ -2,7 +2,8 @@
 
 `remuda.statemachines.template` decides which template serves and when another is built; this carries it
 out. A worker that is wanted is forked, waits for a template that is on its way, or is spawned. Whatever
-becomes of templates, workers start: the worst that a template can do is to be of no use.
+becomes of templates, workers start: the worst that a template can do is to be of no use. So one that does
+not answer (somebody has stopped it) is not waited for either; it is asked again for the next worker.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ from remuda.statemachines.lifecycle import Step, Subject
 from remuda.statemachines.template import StartFrom, Succession, Template
 
 __all__ = ["ForkLauncher", "TendedLauncher"]
+
+_FORK_PATIENCE = 5.0
+"""Seconds that a template has to make a worker, before that is spawned."""
+
+_LAST_WORDS = 16
+"""Reads of stderr after the end: as many as empty a pipe, and no more, for a grandchild may go on writing."""
 
 _END_PATIENCE = 1.0
 """Seconds that a killed template has to be gone, when the pool closes."""
@@ -82,6 +89,7 @@ class ForkLauncher:
         self._patience = patience
         self._succession = Succession(trio.current_time(), self._observe)
         self._processes: dict[Template, TemplateProcess] = {}
+        self._last_words: tuple[str, ...] = ()
         self._changed = trio.Event()
         self._emit: Callable[[Event], None] | None = None
 
@@ -107,10 +115,10 @@ class ForkLauncher:
         self._wake()
 
     def stderr_tail(self) -> tuple[str, ...]:
-        """The last words of the template that is being built."""
+        """The last words of the template that is being built, or of the last one that came to nothing."""
         coming = self._succession.coming
         process = None if coming is None else self._processes.get(coming)
-        return () if process is None else process.stderr_tail()
+        return self._last_words if process is None else process.stderr_tail()
 
     # ── Workers ─────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +139,10 @@ class ForkLauncher:
 
     async def _fork(self, template: Template, order: StartOrder, changed: trio.Event) -> WorkerProcess | None:
         try:
-            worker = await self._processes[template].fork(order)
+            with trio.fail_after(_FORK_PATIENCE):
+                worker = await self._processes[template].fork(order)
+        except trio.TooSlowError:
+            return await self._fallback.start(order)
         except TemplateUnfit as error:
             self._succession.refused(template, str(error), trio.current_time())
             self._wake()
@@ -161,6 +172,7 @@ class ForkLauncher:
                         await changed.wait()
         finally:
             self._succession.close(trio.current_time())
+            self._wake()
 
     async def _keep(self, template: Template, boot: Boot) -> None:
         """One template, from its start to its end."""
@@ -176,8 +188,9 @@ class ForkLauncher:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pass_on_stderr, process, template)
                 nursery.start_soon(self._prepare, template, process, boot)
-                await process.tend()
-                nursery.cancel_scope.cancel()
+                # Both: what an import has forked may hold the channel open, and one whose channel is garbled lives.
+                for end in (process.wait, process.tend):
+                    nursery.start_soon(_first, end, nursery.cancel_scope)
         except BaseException:  # cancelled, alone or several times over: the pool closes
             self._succession.close(trio.current_time())
             raise
@@ -185,8 +198,12 @@ class ForkLauncher:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_PATIENCE):
                 process.kill()
                 status = await process.wait()
+            for _ in range(_LAST_WORDS):
+                if not self._note_stderr(process, template):
+                    break
+            if template.made == 0:
+                self._last_words = process.stderr_tail()
             process.close()
-            self._note_stderr(process, template)
             self._exited(template, "it ended" if status is None else f"it ended: {describe_exit(status)}")
             del self._processes[template]
 
@@ -207,6 +224,7 @@ class ForkLauncher:
             return  # and whoever tends it will see that
         else:
             succession.prepared(template, trio.current_time())
+        self._last_words = process.stderr_tail() if template is not succession.current else ()
         self._wake()
         while template not in succession.retiring:
             await self._changed.wait()
@@ -242,3 +260,8 @@ class ForkLauncher:
     def _tell(self, event: Event) -> None:
         if self._emit is not None:
             self._emit(event)
+
+
+async def _first(end: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await end()
+    scope.cancel()

@@ -18,10 +18,12 @@ its workers go on all the same.
   from the one that is ready; if none is, but one is on its way, the worker waits for it (starting it
   any other way would import everything a second time). Otherwise it is spawned.
 * A template that ends after it had made a worker is replaced at once. One that comes to nothing is
-  replaced after a pause, which doubles, with full jitter; workers are spawned meanwhile.
+  replaced after a pause, which doubles, with full jitter; workers are spawned meanwhile. If another is on
+  its way already, that is the replacement.
 * An unfit template is not replaced: the next one would import the same. Workers are spawned from then on,
   until somebody asks for a reload.
-* A reload builds a new one beside the old one, which serves until the new one is ready.
+* A reload builds a new one beside the old one, which serves until the new one is ready. If that comes to
+  nothing, or is unfit, the old one goes on.
 
 What does not fit the table: why it is unfit, and what its process says. These are in the reasons of the steps.
 """
@@ -170,20 +172,26 @@ class Succession:
         coming: the template that is building, if one is.
         retiring: templates that are not needed any more and have not ended.
         due: when to `begin` the next one: monotonic seconds, or infinity.
-        unfit: why no template can be used; "" as long as one may be.
     """
 
-    __slots__ = ("_attempts", "_number", "_observer", "coming", "current", "due", "retiring", "unfit")
+    __slots__ = ("_attempts", "_closed", "_number", "_observer", "_refusal", "coming", "current", "due", "retiring")
 
     def __init__(self, now: float, observer: Callable[[Subject[Any], Step], None] | None = None) -> None:
         self._observer = observer
         self._number = 0
         self._attempts = 0
+        self._closed = False
         self.current: Template | None = None
         self.coming: Template | None = None
         self.retiring: list[Template] = []
         self.due = now
-        self.unfit = ""
+        self._refusal = ""
+
+    @property
+    def unfit(self) -> str:
+        """Why workers are spawned for good; "" as long as there is a template, or will be one."""
+        hopeless = self.current is None and self.coming is None and self.due == math.inf
+        return self._refusal if hopeless else ""
 
     def start_from(self, now: float) -> StartFrom:
         """How to make a worker now."""
@@ -208,7 +216,7 @@ class Succession:
             if self.current is not None:
                 self._retire(self.current, "another takes over", now)
             self.current = template
-            self.unfit = ""
+            self._refusal = ""
 
     def forked(self, template: Template, now: float) -> None:
         """It has made a worker."""
@@ -221,7 +229,7 @@ class Succession:
         TEMPLATE.step(template, T.REFUSE, now, reason)
         if template in (self.current, self.coming):
             self._drop(template)
-            self.unfit = reason
+            self._refusal = reason
             self._retire(template, "it must not fork", now)
 
     def failed(self, template: Template, cause: str, draw: float, now: float) -> None:
@@ -237,17 +245,21 @@ class Succession:
         wanted = template in (self.current, self.coming)
         TEMPLATE.step(template, T.EXITED, now, cause)
         self._drop(template)
-        if wanted and template.made:
+        if not wanted or self.coming is not None:
+            return
+        if template.made:
             self.due = now
-        elif wanted:
+        else:
             self._again(draw, now)
 
     def reload(self, now: float) -> None:
         """Build a new one, beside the one that serves."""
-        self.due = min(self.due, now)
+        if not self._closed:
+            self.due = min(self.due, now)
 
     def close(self, now: float) -> None:
         """Build no more; retire what there is."""
+        self._closed = True
         self.due = math.inf
         for template in (self.current, self.coming):
             if template is not None:

@@ -124,7 +124,7 @@ def doctor(
 @app.command()
 def diagram(
     lifecycle: Annotated[
-        str | None, typer.Argument(help="One of ours (worker, slot, pool, call, breaker) or 'module:NAME'.")
+        str | None, typer.Argument(help="One of ours (worker, slot, pool, call, breaker, template) or 'module:NAME'.")
     ] = None,
     format: Annotated[str, typer.Option(help="mermaid, table or essay.")] = "mermaid",
 ) -> None:

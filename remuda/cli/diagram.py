@@ -45,6 +45,7 @@ OURS = {
     "pool": "remuda.statemachines.pool:POOL",
     "call": "remuda.statemachines.call:CALL",
     "breaker": "remuda.statemachines.breaker:BREAKER",
+    "template": "remuda.statemachines.template:TEMPLATE",
 }
 """The lifecycles of remuda itself, by name."""
 

@@ -6,19 +6,36 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from remuda.bridge import messages
+from remuda.bridge.forkserver import ForkedWorker, Template
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
+from remuda.bridge.process import LocalWorker
 from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
 from remuda.bridge.spawn import SpawnLauncher
 
-__all__ = ["HANG", "HERE", "WILD", "Talk", "boot_message", "descriptors", "started", "talking"]
+__all__ = [
+    "HANG",
+    "HERE",
+    "WILD",
+    "ForkingLauncher",
+    "Talk",
+    "boot_message",
+    "default",
+    "descriptors",
+    "local",
+    "started",
+    "state_of",
+    "stop",
+    "talking",
+    "template",
+]
 
 HANG = 60.0
 """Seconds after which a test is given up: a guard, not a threshold."""
@@ -131,28 +148,99 @@ class Talk:
         return await self.worker.wait()
 
 
+class ForkingLauncher:
+    """Forks workers from one template, which must not become unfit."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+
+    async def start(self, order: StartOrder) -> ForkedWorker:
+        return await self.template.fork(order)
+
+
+@asynccontextmanager
+async def template(
+    adapter: str | None = "unruly:Unruly", preload: Sequence[str] = (), *, prepared: bool = True, **fields: Any
+) -> AsyncIterator[Template]:
+    """A template; gone at the end of the block."""
+    with trio.fail_after(HANG):
+        one = await Template.start(SpawnLauncher(), StartOrder(pool="tests", slot=-1, generation=1))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.tend)
+                if prepared:
+                    await one.prepare(boot_message(adapter, **fields), list(preload))
+                yield one
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                one.kill()
+                await one.wait()
+                one.close()
+
+
+@asynccontextmanager
+async def forking() -> AsyncIterator[Launcher]:
+    """A launcher with a template of its own."""
+    async with template() as one:
+        yield ForkingLauncher(one)
+
+
+class _Default:
+    """How workers are started if nothing else is said; the fixture `start_method` sets it."""
+
+    method = "spawn"
+
+
+default = _Default()
+
+
+def _launching() -> AbstractAsyncContextManager[Launcher]:
+    return forking() if default.method == "forkserver" else nullcontext(SpawnLauncher())
+
+
 @asynccontextmanager
 async def started(launcher: Launcher | None = None, **env: str) -> AsyncIterator[Talk]:
     """A worker that has been told nothing yet; gone at the end of the block."""
     with trio.fail_after(HANG):
-        order = StartOrder(pool="tests", slot=1, generation=1, env=env)
-        worker = await (launcher or SpawnLauncher()).start(order)
-        try:
-            yield Talk(worker)
-        finally:
-            with trio.CancelScope(shield=True):
-                worker.signal(signal.SIGKILL)
-                await worker.wait()
-                worker.close()
+        async with _launching() if launcher is None else nullcontext(launcher) as starts:
+            worker = await starts.start(StartOrder(pool="tests", slot=1, generation=1, env=env))
+            try:
+                yield Talk(worker)
+            finally:
+                with trio.CancelScope(shield=True):
+                    worker.signal(signal.SIGKILL)
+                    await worker.wait()
+                    worker.close()
 
 
 @asynccontextmanager
-async def talking(adapter: str | None = "unruly:Unruly", **fields: Any) -> AsyncIterator[Talk]:
+async def talking(
+    adapter: str | None = "unruly:Unruly", *, launcher: Launcher | None = None, **fields: Any
+) -> AsyncIterator[Talk]:
     """A worker that has said hello."""
-    async with started() as talk:
+    async with started(launcher) as talk:
         hello = await talk.boot(adapter, **fields)
         assert isinstance(hello, messages.Hello), hello
         yield talk
+
+
+def local(talk: Talk) -> LocalWorker:
+    """The worker, which is a process of this machine."""
+    assert isinstance(talk.worker, LocalWorker)
+    return talk.worker
+
+
+def state_of(pid: int) -> str:
+    """What the kernel says that a process is doing: a letter."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def stop(pid: int) -> None:
+    """Stop a process, and make sure that it is: it goes on until the signal has reached it."""
+    os.kill(pid, signal.SIGSTOP)
+    while state_of(pid) != "T":
+        await trio.lowlevel.checkpoint()
 
 
 def descriptors() -> list[str]:

@@ -15,9 +15,11 @@ from remuda.bridge import functions, messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.messages import FailureKind
 from remuda.bridge.remote import rebuild
-from remuda.bridge.spawn import SpawnedWorker
 
-from .talk import Talk, boot_message, started, talking
+from .talk import Talk, boot_message, local, started, talking
+
+on_both = pytest.mark.usefixtures("start_method")
+"""For what the way in which a worker came to be might change."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Frozen:
 # ── Becoming one ────────────────────────────────────────────────────────────────────────────────
 
 
+@on_both
 async def test_hello_tells_who_it_is_and_what_it_can() -> None:
     async with started() as talk:
         hello = await talk.boot()
@@ -68,6 +71,7 @@ async def test_what_it_cannot_become_it_says(fields: dict[str, Any], stage: str,
         assert await talk.worker.wait() == 1
 
 
+@on_both
 async def test_who_hangs_up_before_the_first_word_ends_it() -> None:
     async with started() as talk:
         hang_up(talk)
@@ -93,6 +97,7 @@ async def test_what_it_cannot_understand_ends_it_with_a_word(frame: bytes) -> No
         assert await talk.words()
 
 
+@on_both
 async def test_a_second_boot_message_ends_it() -> None:
     async with talking() as talk:
         await talk.send(boot_message())
@@ -104,6 +109,7 @@ async def test_a_second_boot_message_ends_it() -> None:
 # ── Calls ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@on_both
 async def test_calls_are_answered_in_order_and_however_they_are_cut() -> None:
     async with talking() as talk:
         calls = [talk.numbered("echo", [number] if number % 2 else {"value": number}) for number in range(200)]
@@ -212,6 +218,7 @@ async def until_answered(talk: Talk, number: int) -> None:
     assert talk.worker.evidence().finished == number
 
 
+@on_both
 async def test_begun_is_marked_before_user_code_and_answered_after_the_answer() -> None:
     async with talking() as talk:
         await talk.value("echo", 1)
@@ -225,6 +232,7 @@ async def test_begun_is_marked_before_user_code_and_answered_after_the_answer() 
         assert await talk.receive() is None
 
 
+@on_both
 async def test_a_call_that_was_never_read_is_not_begun() -> None:
     async with talking() as talk:
         talk.worker.signal(signal.SIGSTOP)
@@ -258,8 +266,7 @@ async def test_unpickling_the_arguments_counts_as_begun() -> None:
 
 def hang_up(talk: Talk) -> None:
     """Close the application's writing end, and only that."""
-    assert isinstance(talk.worker, SpawnedWorker)
-    fd = talk.worker._write_fd
+    fd = local(talk)._write_fd
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, fd, inheritable=False)
     os.close(null)
@@ -277,6 +284,7 @@ async def test_the_end_of_file_means_teardown_and_exit(tmp_path: Path, half: int
     assert path.read_text() == "torn down"
 
 
+@on_both
 async def test_what_was_sent_before_the_end_of_file_is_done() -> None:
     async with talking() as talk:
         await talk.send(talk.numbered("echo", [1]))
@@ -286,6 +294,7 @@ async def test_what_was_sent_before_the_end_of_file_is_done() -> None:
         assert await talk.worker.wait() == 0
 
 
+@on_both
 async def test_shutdown_means_teardown_and_exit(tmp_path: Path) -> None:
     path = tmp_path / "teardown"
     async with talking(settings={"teardown": str(path)}) as talk:
@@ -293,12 +302,14 @@ async def test_shutdown_means_teardown_and_exit(tmp_path: Path) -> None:
     assert path.read_text() == "torn down"
 
 
+@on_both
 async def test_a_teardown_that_fails_is_to_be_seen() -> None:
     async with talking(settings={"teardown": "raise"}) as talk:
         assert await talk.end() == 1
         assert "RuntimeError: teardown failed" in await talk.words()
 
 
+@on_both
 async def test_how_its_own_children_end_is_not_hidden_from_it() -> None:
     """Even if the application does not want to hear of its own: what is ignored is inherited."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -311,6 +322,7 @@ async def test_how_its_own_children_end_is_not_hidden_from_it() -> None:
         signal.signal(signal.SIGCHLD, before)
 
 
+@on_both
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
 async def test_a_signal_ends_it(signum: signal.Signals) -> None:
     async with talking() as talk:
@@ -318,6 +330,7 @@ async def test_a_signal_ends_it(signum: signal.Signals) -> None:
         assert await talk.worker.wait() == -signum
 
 
+@on_both
 async def test_a_crash_shows_where_it_was() -> None:
     async with talking() as talk:
         await talk.send(talk.numbered("marks", []))
@@ -329,6 +342,7 @@ async def test_a_crash_shows_where_it_was() -> None:
 # ── The channel belongs to the loop alone ───────────────────────────────────────────────────────
 
 
+@on_both
 @pytest.mark.parametrize("how", ["return", "raise"])
 async def test_a_forked_child_that_comes_back_does_not_answer(how: str) -> None:
     async with talking() as talk:
@@ -340,17 +354,20 @@ async def test_a_forked_child_that_comes_back_does_not_answer(how: str) -> None:
         assert await talk.end() == 0
 
 
+@on_both
 async def test_a_child_that_was_forked_in_setup_does_not_answer() -> None:
     async with talking(settings={"setup": "fork"}) as talk:
         assert await talk.value("pid") == talk.worker.pid
         assert await talk.end() == 0
 
 
+@on_both
 async def test_a_program_that_it_starts_inherits_nothing() -> None:
     async with talking() as talk:
         assert await talk.value("open_in_child") == ["0", "1", "2"]
 
 
+@on_both
 async def test_whatever_is_printed_goes_to_stderr() -> None:
     async with talking(settings={"setup": "print"}) as talk:
         assert await talk.value("shout", "it") is None
@@ -414,6 +431,7 @@ async def test_a_call_that_is_too_large_ends_it() -> None:
 # ── Plain functions ─────────────────────────────────────────────────────────────────────────────
 
 
+@on_both
 async def test_functions_are_found_by_name_and_their_results_are_pickled() -> None:
     async with talking(None) as talk:
         name, payload = functions.request(divmod, (17, 5))

@@ -77,7 +77,7 @@ def test_a_users_own_lifecycle_is_found_in_the_working_directory(users_own: str)
 def test_what_is_not_a_lifecycle_is_refused_with_the_reason(users_own: str) -> None:
     Path("broken.py").write_text("1 / 0")
     for name, reason in {
-        "wroker": "there is no lifecycle 'wroker'; ours are worker, slot, pool, call, breaker",
+        "wroker": "there is no lifecycle 'wroker'; ours are worker, slot, pool, call, breaker, template",
         f"{users_own}:": "there is no lifecycle",
         "no_such_module:X": "the module 'no_such_module' cannot be imported: ModuleNotFoundError",
         "broken:X": "the module 'broken' cannot be imported: ZeroDivisionError",

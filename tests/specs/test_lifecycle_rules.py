@@ -25,6 +25,7 @@ from remuda.statemachines.lifecycle import Lifecycle, Step, Subject
 from remuda.statemachines.pool import POOL, PoolState, PoolTrigger
 from remuda.statemachines.slot import SLOT
 from remuda.statemachines.subjects import Pool, Slot, SlotKind, Worker
+from remuda.statemachines.template import TEMPLATE
 from remuda.statemachines.worker import WORKER, WorkerState
 
 QUICK = settings(
@@ -54,7 +55,7 @@ def shown(error: BaseException) -> list[str]:
 # ── Ours ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("lifecycle", [WORKER, SLOT, POOL, CALL, BREAKER], ids=lambda it: it.name)
+@pytest.mark.parametrize("lifecycle", [WORKER, SLOT, POOL, CALL, BREAKER, TEMPLATE], ids=lambda it: it.name)
 def test_ours_by_their_declaration(lifecycle: Lifecycle[Any, Any]) -> None:
     coverage = machine(lifecycle).run(QUICK)
     assert coverage.seen.keys() == coverage.declared.keys()

@@ -20,6 +20,7 @@ from remuda.statemachines.call import CALL
 from remuda.statemachines.lifecycle import Guard, Lifecycle, Subject
 from remuda.statemachines.pool import POOL
 from remuda.statemachines.slot import SLOT
+from remuda.statemachines.template import TEMPLATE, Template
 from remuda.statemachines.worker import WORKER
 
 
@@ -52,6 +53,7 @@ OURS: list[tuple[Lifecycle[Any, Any], type[Subject[Any]]]] = [
     (POOL, subjects.Pool),
     (CALL, subjects.Call),
     (BREAKER, Breaker),
+    (TEMPLATE, Template),
 ]
 
 
@@ -196,6 +198,7 @@ def test_a_lifecycle_without_an_end_has_no_traps() -> None:
         (POOL, 7, 23, "become_ready, suspend"),
         (CALL, 10, 20, "assign, start, back_off"),
         (BREAKER, 5, 19, "trip, cool_down"),
+        (TEMPLATE, 5, 19, "prepared"),
     ],
     ids=lambda it: it.name if isinstance(it, Lifecycle) else "",
 )

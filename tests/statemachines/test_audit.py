@@ -16,6 +16,7 @@ from remuda.statemachines.call import CALL
 from remuda.statemachines.lifecycle import Lifecycle, Subject
 from remuda.statemachines.pool import POOL
 from remuda.statemachines.slot import SLOT
+from remuda.statemachines.template import TEMPLATE, Template
 from remuda.statemachines.worker import WORKER
 
 
@@ -215,6 +216,7 @@ def test_faults_come_by_kind_and_the_same_every_time() -> None:
         (POOL, subjects.Pool),
         (CALL, subjects.Call),
         (BREAKER, Breaker),
+        (TEMPLATE, Template),
     ],
     ids=lambda it: it.name if isinstance(it, Lifecycle) else "",
 )

@@ -21,6 +21,7 @@ from remuda.statemachines.errors import IllegalTransition
 from remuda.statemachines.lifecycle import Lifecycle, Subject
 from remuda.statemachines.pool import POOL
 from remuda.statemachines.slot import SLOT
+from remuda.statemachines.template import TEMPLATE
 from remuda.statemachines.worker import WORKER
 
 
@@ -60,12 +61,12 @@ LIGHT: Lifecycle[Light, Turn] = Lifecycle(
     ),
 )
 
-LIFECYCLES: list[Lifecycle[Any, Any]] = [WORKER, SLOT, POOL, CALL, BREAKER, LIGHT]
+LIFECYCLES: list[Lifecycle[Any, Any]] = [WORKER, SLOT, POOL, CALL, BREAKER, TEMPLATE, LIGHT]
 
 
 @pytest.mark.parametrize(
     ("lifecycle", "cases"),
-    [(WORKER, 9 * 13 + 2), (SLOT, 6 * 6), (POOL, 7 * 7 + 1), (CALL, 10 * 10), (BREAKER, 5 * 6)],
+    [(WORKER, 9 * 13 + 2), (SLOT, 6 * 6), (POOL, 7 * 7 + 1), (CALL, 10 * 10), (BREAKER, 5 * 6), (TEMPLATE, 5 * 6)],
     ids=lambda it: it.name if isinstance(it, Lifecycle) else "",
 )
 def test_every_step_of_ours_is_the_same_on_both_engines(lifecycle: Lifecycle[Any, Any], cases: int) -> None:
@@ -125,6 +126,7 @@ def test_the_whole_of_both_enums_is_declared(lifecycle: Lifecycle[Any, Any]) -> 
         (POOL, {"closed"}),
         (CALL, {"succeeded", "failed", "unknown", "rejected", "timed_out", "cancelled"}),
         (BREAKER, set[str]()),
+        (TEMPLATE, {"ended"}),
     ],
     ids=lambda it: it.name if isinstance(it, Lifecycle) else "",
 )
@@ -140,6 +142,16 @@ def test_a_worker_may_exit_at_any_time_and_nothing_comes_too_late_for_one_that_t
     for trigger in T:
         (choice,) = WORKER.table[S.TERMINATING][trigger]
         assert choice.dest is (S.TERMINATED if trigger is T.EXITED else S.TERMINATING)
+
+
+def test_a_template_may_end_at_any_time_and_nothing_comes_too_late_for_one_that_retires() -> None:
+    S, T = type(TEMPLATE.initial), type(TEMPLATE.triggers[0])
+    for state in S:
+        assert TEMPLATE.allows(state, T.EXITED) == TEMPLATE.allows(state, T.RETIRE) == (state is not S.ENDED)
+    for trigger in T:
+        (choice,) = TEMPLATE.table[S.RETIRING][trigger]
+        assert choice.dest is (S.ENDED if trigger is T.EXITED else S.RETIRING)
+    assert [s for s in S if TEMPLATE.allows(s, T.FORK)] == [S.READY, S.UNFIT, S.RETIRING]
 
 
 def test_a_call_can_be_cancelled_and_time_out_until_it_has_its_outcome() -> None:

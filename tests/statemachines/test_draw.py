@@ -15,9 +15,10 @@ from remuda.statemachines.draw import mermaid, table
 from remuda.statemachines.lifecycle import Lifecycle
 from remuda.statemachines.pool import POOL
 from remuda.statemachines.slot import SLOT
+from remuda.statemachines.template import TEMPLATE
 from remuda.statemachines.worker import WORKER
 
-OURS: list[Lifecycle[Any, Any]] = [WORKER, SLOT, POOL, CALL, BREAKER]
+OURS: list[Lifecycle[Any, Any]] = [WORKER, SLOT, POOL, CALL, BREAKER, TEMPLATE]
 
 # source, trigger, guard ("" none, "otherwise"), destination
 Edge = tuple[str, str, str, str]

@@ -16,6 +16,7 @@ from remuda.statemachines.errors import ConfigError, IllegalTransition
 from remuda.statemachines.lifecycle import Guard, Lifecycle, Step, Subject, misfits
 from remuda.statemachines.pool import POOL
 from remuda.statemachines.slot import SLOT
+from remuda.statemachines.template import TEMPLATE
 from remuda.statemachines.worker import WORKER
 
 
@@ -287,7 +288,7 @@ def test_complaints_say_what_to_do_instead() -> None:
     ]
 
 
-@pytest.mark.parametrize("lifecycle", [WORKER, SLOT, POOL, CALL, BREAKER], ids=lambda it: it.name)
+@pytest.mark.parametrize("lifecycle", [WORKER, SLOT, POOL, CALL, BREAKER, TEMPLATE], ids=lambda it: it.name)
 def test_a_declaration_that_is_compiled_again_means_the_same(lifecycle: Lifecycle[Any, Any]) -> None:
     again: Lifecycle[Any, Any] = Lifecycle(lifecycle.name, lifecycle.machine)
     for attribute in Lifecycle.__slots__:
