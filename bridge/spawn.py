@@ -38,9 +38,9 @@ from pathlib import Path
 import trio
 
 import remuda
-from remuda.bridge import page
+from remuda.bridge import page, usage
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, StartOrder
+from remuda.bridge.seam import Evidence, StartOrder, Usage
 
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
@@ -65,6 +65,8 @@ sys.exit(main(*map(int, sys.argv[2:])))
 
 class SpawnLauncher:
     """Starts workers by `fork` and `exec`; an implementation of `Launcher`."""
+
+    local = True
 
     def __init__(self) -> None:
         # Not trio's own: who fills that one with slow threads shall not keep workers from starting.
@@ -165,6 +167,8 @@ class SpawnedWorker:
         self._evidence = Evidence(0, 0)
         self._words = LastWords()
         self._status: int | None = None
+        self._usage = Usage(rss=0)  # and nothing more, if somebody else reaps it
+        self._inherited = usage.inherited()
         self._reaped = False
         self._closed = False
         self._pidfd = _open_pidfd(process.pid)
@@ -243,8 +247,9 @@ class SpawnedWorker:
         self.signal(signal.SIGKILL)
         self._reaped = True
         try:
-            _, status = os.waitpid(self._pid, 0)
+            _, status, account = os.wait4(self._pid, 0)
             self._status = os.waitstatus_to_exitcode(status)
+            self._usage = usage.at_the_end(account, self._inherited)
         except ChildProcessError:
             pass  # somebody else in this process has reaped it: nobody knows how it ended
         # `Popen` shall not look for it again, under a number that may be another's by then.
@@ -255,6 +260,10 @@ class SpawnedWorker:
         if self._closed:
             return self._evidence
         return Evidence(self._page.started, self._page.finished)
+
+    def usage(self) -> Usage:
+        """What it uses now; after its end, what it has used in its life, as far as the kernel says."""
+        return self._usage if self._reaped else usage.now(self._pid)
 
     # ── Its words ───────────────────────────────────────────────────────────────────────────────
 
