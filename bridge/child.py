@@ -28,7 +28,7 @@ import sys
 from collections import deque
 from typing import Any
 
-from remuda.bridge import functions, lifeline, limits, messages, remote
+from remuda.bridge import functions, lifeline, messages, remote
 from remuda.bridge.adapters import Adapter, load
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
 from remuda.bridge.messages import FailureKind
@@ -123,7 +123,10 @@ class Worker:
         commands: list[messages.CommandInfo] = []
         stage = "start"
         try:
-            limits.apply(boot.limits)
+            if boot.limits:
+                from remuda.bridge import limits  # late: most workers have none
+
+                limits.apply(boot.limits)
             if "tempfile" in sys.modules:  # if we were forked: it may have looked before TMPDIR was ours
                 import tempfile
 

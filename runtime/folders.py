@@ -57,6 +57,8 @@ class Folders:
         self._path = ""
         self._closed = False
         self._making = threading.Lock()
+        self._jobs = 0
+        self._idle = trio.Event()
         self._threads = trio.CapacityLimiter(math.inf)  # not trio's own, which others may have filled
         _open.add(self)
 
@@ -79,16 +81,27 @@ class Folders:
             await self._in_thread(lambda: sweep(tempfile.gettempdir()))
 
     async def close(self) -> None:
-        """Remove the pool's folder. Goes on in its thread when it is cancelled. May be called again."""
+        """Remove the pool's folder, after all that is under way. May be called again.
+
+        It goes on in its thread when it is cancelled.
+        """
+        while self._jobs:
+            await self._idle.wait()
         if not self._closed:
             with suppress(OSError):
                 await self._in_thread(self._close)
 
     async def _in_thread(self, sync_fn: Callable[[], T], *, abandon: bool = True) -> T:
+        self._jobs += 1
         try:
             return await trio.to_thread.run_sync(sync_fn, limiter=self._threads, abandon_on_cancel=abandon)
         except RuntimeError as error:  # Python's own way to say that no thread is to be had
             raise OSError(errno.EAGAIN, str(error)) from error
+        finally:
+            self._jobs -= 1
+            if not self._jobs:
+                self._idle.set()
+                self._idle = trio.Event()
 
     def _make(self, name: str) -> str:
         base = "the temporary directory"
