@@ -12,7 +12,6 @@ import signal
 from collections.abc import Callable
 
 from remuda.bridge.seam import Usage
-from remuda.runtime import cgroup
 from remuda.runtime.limits import Limits
 from remuda.statemachines.errors import describe_exit
 
@@ -29,7 +28,7 @@ class OutOfMemory:
         count: how many there were so far, or None where that cannot be known.
     """
 
-    def __init__(self, count: Callable[[], int | None] = cgroup.oom_kills) -> None:
+    def __init__(self, count: Callable[[], int | None]) -> None:
         self._count = count
         self._explained = 0  # up to this one, none is left that explains anything
 

@@ -26,6 +26,7 @@ from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
 from remuda.bridge.seam import Launcher, Usage
+from remuda.runtime import cgroup
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.ends import OutOfMemory
 from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition, Watcher
@@ -77,7 +78,7 @@ class Pool:
         self.last_death: WorkerDeath | None = None
         self.boot_error: RemoteFailure | None = None
         self.observer_errors = 0
-        self.out_of_memory = OutOfMemory()
+        self.out_of_memory = OutOfMemory(cgroup.oom_kills)
         self.folders = Folders() if launcher.local else None
         self.shutdown_frame = self.pack(messages.Shutdown())
         self._adapter = None if config.adapter is None else reference_to(config.adapter)
