@@ -1,11 +1,15 @@
 """Every limit is reached for real, and it is the kernel that keeps it: who asked for too much learns it, and nobody else."""
 
+# ruff: noqa: ASYNC240  (a look at the disk; nobody else waits)
+
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,8 +53,6 @@ async def test_they_are_read_back(tmp_path: Path) -> None:
 
 
 async def test_without_any_a_worker_has_what_the_application_has() -> None:
-    import resource
-
     async with world() as here:
         about = await here.pool.call("about")
         assert about["memory"] == [*resource.getrlimit(resource.RLIMIT_AS)]
@@ -101,8 +103,6 @@ def test_above_the_hard_limit(name: str, tmp_path: Path) -> None:
             except remuda.PoolStartError as error:
                 print(error)
         trio.run(main)"""
-    import sys
-
     done = subprocess.run(
         ["sh", "-c", f'ulimit {ulimit} {most} && exec "$@"', "sh", sys.executable, "-c", program],
         capture_output=True, text=True, timeout=HANG, check=False, cwd=Path(__file__).parents[2],
@@ -273,8 +273,6 @@ async def test_the_snapshot_says_what_workers_use() -> None:
 
 
 async def test_a_death_says_what_the_worker_has_used() -> None:
-    import resource
-
     size = 64 * MIB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     async with world(min_workers=1, max_workers=1) as here:
         await here.pool.call("hold", {"size": size})
