@@ -157,7 +157,8 @@ def _traceback(error: BaseException) -> str:
 
 def _places(error: BaseException) -> str:
     """Where an exception comes from, for when not even that module can be loaded: without the lines of the source."""
-    lines, step = [], error.__traceback__
+    lines: list[str] = []
+    step = error.__traceback__
     while step is not None and len(lines) < 100:
         code = step.tb_frame.f_code
         lines.append(f'  File "{code.co_filename}", line {step.tb_lineno}, in {code.co_name}\n')

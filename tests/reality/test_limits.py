@@ -312,6 +312,15 @@ async def test_each_has_a_folder_of_its_own() -> None:
     assert not pools.exists()
 
 
+async def test_it_is_used_also_by_who_looked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a worker that was forked from a process with another one."""
+    (tmp_path / "sitecustomize.py").write_text("import tempfile\ntempfile.tempdir = '/'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with world() as here:
+        about = await here.pool.call("about")
+        assert about["temp"] == about["TMPDIR"]
+
+
 async def test_it_goes_with_its_worker() -> None:
     async with world() as here:
         async with here.pool.checkout() as worker:
