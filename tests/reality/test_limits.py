@@ -219,6 +219,20 @@ async def test_killed_by_somebody_else() -> None:
         assert (await death(here)).cause.endswith("was killed by SIGKILL, perhaps out of memory")
 
 
+async def test_killed_by_somebody_else_in_the_middle_of_a_call(fifo: str) -> None:
+    """The end of the channel is seen first, and the pool sends SIGKILL as well; but that comes too late."""
+    async with world() as here:
+
+        async def strike() -> None:
+            os.kill(int(await read_fifo(fifo)), signal.SIGKILL)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(strike)
+            with pytest.raises(OutcomeUnknown, match="was killed by SIGKILL, perhaps out of memory"):
+                await here.pool.call("pause", {"path": fifo})
+        assert (await death(here)).cause.endswith("was killed by SIGKILL, perhaps out of memory")
+
+
 async def test_killed_by_us_it_is_not_said_that_memory_was_out() -> None:
     """It has closed its channel, and lives on; so the pool kills it."""
     async with world() as here:
@@ -236,8 +250,9 @@ async def test_killed_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     async with world() as here:
 
         async def kill(number: int) -> WorkerDeath:
-            about = await here.pool.call("about")
-            os.kill(about["pid"], signal.SIGKILL)
+            oldest = min(here.pool.snapshot().workers, key=lambda worker: worker.generation)
+            assert oldest.pid is not None
+            os.kill(oldest.pid, signal.SIGKILL)
             await here.until(lambda: len(here.of(WorkerEnded)) == number and here.whole)
             return here.of(WorkerEnded)[-1].death
 
@@ -245,7 +260,7 @@ async def test_killed_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> Non
         its = await kill(1)
         assert its.cause == "the kernel killed it: its control group was out of memory"
         assert "(killed by SIGKILL)" in str(its)
-        assert "perhaps out of memory" in (await kill(2)).cause
+        assert "perhaps out of memory" in (await kill(2)).cause, "though it was there when the other one was counted"
         kills[0] += 1
         assert (await kill(3)).cause == "the kernel killed it: its control group was out of memory"
 

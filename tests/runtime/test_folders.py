@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,20 +98,27 @@ async def test_somebody_has_removed_it(base: Path) -> None:
 
 
 async def test_close_waits_for_what_is_under_way(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders, real, done = Folders(), module._remove_tree, []
+    folders, real, go, done = Folders(), module._remove_tree, threading.Event(), []
     await folders.make("0.1")
 
     def slow(name: str, parent: int) -> None:
-        trio.from_thread.run(trio.testing.wait_all_tasks_blocked, 0.01)  # `close` waits by now
+        assert go.wait(HANG)
         real(name, parent)
         done.append(name)
+
+    async def look() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        jobs = folders._jobs
+        go.set()
+        assert jobs == 1, "closing has not begun"
 
     monkeypatch.setattr(module, "_remove_tree", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(folders.remove, "0.1")
         await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(look)
         await folders.close()
-        assert done == ["0.1"]
+        assert done == ["0.1"] and list(base.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.EROFS])
