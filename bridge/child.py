@@ -125,6 +125,14 @@ class Worker:
         commands: list[messages.CommandInfo] = []
         stage = "start"
         try:
+            if boot.limits:
+                from remuda.bridge import limits  # late: most workers have none
+
+                limits.apply(boot.limits)
+            if "tempfile" in sys.modules:  # if we were forked: it may have looked before TMPDIR was ours
+                import tempfile
+
+                tempfile.tempdir = None
             os.chdir(boot.cwd)
             sys.path[:] = boot.sys_path
             functions.expect_main(boot.main_path, boot.main_module)

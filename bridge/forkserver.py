@@ -34,7 +34,7 @@ from remuda.bridge.ends import OurEnds, TheirEnds, above_stderr, make_ends
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
 from remuda.bridge.messages import Boot
 from remuda.bridge.process import LocalWorker
-from remuda.bridge.seam import StartOrder, TemplateFailed, TemplateLost, TemplateUnfit
+from remuda.bridge.seam import StartOrder, TemplateFailed, TemplateLost, TemplateUnfit, Usage
 from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
 from remuda.bridge.template import (
     NUMBER_BYTES,
@@ -92,7 +92,7 @@ class Template:
         self._number = 0
         self._replies: dict[int, _Reply] = {}
         self._children: set[int] = set()
-        self._statuses: dict[int, int | None] = {}  # of those whose reply came when nobody waited for it
+        self._reaped: dict[int, Reaped] = {}  # those whose reply came when nobody waited for it
         self._childless = trio.Event()
         self._over = False
         self._closed = False
@@ -164,16 +164,16 @@ class Template:
             keep()
             return worker
 
-    async def collect(self, number: int) -> int | None:
-        """Have it reap a worker that has ended; returns the exit status, or None if nobody knows."""
+    async def collect(self, number: int) -> Reaped:
+        """Have it reap a worker that has ended; the status is None if nobody knows it."""
         with trio.move_on_after(_STATUS_PATIENCE), suppress(TemplateLost):
-            if number not in self._statuses:
+            if number not in self._reaped:
                 message = (await self._ask(number, Reap(number))).message
                 assert isinstance(message, Reaped)
-                self._statuses[number] = message.status
-        status = self._statuses.get(number)
+                self._reaped[number] = message
+        reaped = self._reaped.get(number, Reaped(number, None))
         self._lose(number)
-        return status
+        return reaped
 
     def collect_later(self, number: int) -> None:
         """Have it kill and reap a worker; nobody waits for that."""
@@ -187,7 +187,7 @@ class Template:
 
     def _lose(self, number: int) -> None:
         self._children.discard(number)
-        self._statuses.pop(number, None)
+        self._reaped.pop(number, None)
         if not self._children:
             self._childless.set()
             self._childless = trio.Event()
@@ -340,7 +340,7 @@ class Template:
                 os.close(reply.pidfd)
             self.collect_later(reply.message.number)
         elif isinstance(reply.message, Reaped) and reply.message.number in self._children:
-            self._statuses[reply.message.number] = reply.message.status  # who gave up may ask again
+            self._reaped[reply.message.number] = reply.message  # who gave up may ask again
 
     def forget(self) -> None:
         """In a process that was forked from the application: let go of what is not its own."""
@@ -377,11 +377,13 @@ class ForkedWorker(LocalWorker):
         if not self._reaped:
             await self._ended()
             self.signal(signal.SIGKILL)
-            status = await self._template.collect(self._number)
+            reaped = await self._template.collect(self._number)
+            status = reaped.status
             if status is None and not self._reaped:
                 status = await self._collect_ourselves()
             if not self._reaped:
                 self._reaped, self._status = True, status
+                self._usage = Usage(0, reaped.cpu, reaped.max_rss)
         return self._status
 
     async def _collect_ourselves(self) -> int | None:

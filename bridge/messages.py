@@ -125,6 +125,8 @@ class Boot(msgspec.Struct, frozen=True, array_like=True, tag=1):
     codec: str
     """"msgpack" for commands of an adapter, "pickle" for plain functions."""
     max_frame_bytes: int
+    limits: dict[str, int] = {}
+    """What it may use, by the names of the fields of `remuda.Limits`."""
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=2):

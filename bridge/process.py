@@ -25,10 +25,10 @@ from signal import SIGKILL
 
 import trio
 
-from remuda.bridge import escaped
+from remuda.bridge import escaped, usage
 from remuda.bridge.ends import OurEnds, above_stderr
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence
+from remuda.bridge.seam import Evidence, Usage
 
 __all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd"]
 
@@ -61,6 +61,7 @@ class LocalWorker(ABC):
         self._evidence = Evidence(0, 0)
         self._words = LastWords()
         self._status: int | None = None
+        self._usage = Usage(rss=0)  # and nothing more, if somebody else reaps it
         self._reaped = False
         self._closed = False
         _open.add(self)
@@ -153,6 +154,10 @@ class LocalWorker(ABC):
         if self._closed:
             return self._evidence
         return Evidence(self._page.started, self._page.finished)
+
+    def usage(self) -> Usage:
+        """What it uses now; after its end, what it has used in its life, as far as the kernel says."""
+        return self._usage if self._reaped else usage.now(self._pid)
 
     # ── Its words ───────────────────────────────────────────────────────────────────────────────
 

@@ -141,8 +141,10 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _traceback(error: BaseException) -> str:
-    import traceback  # late: most workers never need it
-
+    try:
+        import traceback  # late: most workers never need it
+    except BaseException:  # it is read from a file, and there may be no descriptor left to open one
+        return _places(error)
     try:
         return _clean("".join(traceback.format_exception(error)))
     except BaseException:
@@ -151,6 +153,17 @@ def _traceback(error: BaseException) -> str:
         return _clean("".join(traceback.format_tb(error.__traceback__)))
     except BaseException:
         return ""
+
+
+def _places(error: BaseException) -> str:
+    """Where an exception comes from, for when not even that module can be loaded: without the lines of the source."""
+    lines: list[str] = []
+    step = error.__traceback__
+    while step is not None and len(lines) < 100:
+        code = step.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {step.tb_lineno}, in {code.co_name}\n')
+        step = step.tb_next
+    return _clean("Traceback (most recent call last):\n" + "".join(lines))
 
 
 # ── In the application ──────────────────────────────────────────────────────────────────────────

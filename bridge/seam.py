@@ -33,6 +33,7 @@ __all__ = [
     "TemplateLost",
     "TemplateProcess",
     "TemplateUnfit",
+    "Usage",
     "WorkerProcess",
 ]
 
@@ -56,6 +57,20 @@ class Evidence(msgspec.Struct, frozen=True):
     """The id of the last call that user code was begun for; 0 for none."""
     finished: int
     """The id of the last call whose answer was written in full; 0 for none."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a worker uses of the machine. Each is None where nobody can say.
+
+    What its own children use counts in once it has waited for them, and it has ended.
+    """
+
+    rss: int | None = None
+    """Bytes of memory that it has at this moment; 0 from its end on, also before it is reaped."""
+    cpu: float | None = None
+    """Seconds of CPU time since its start, in the kernel's as well as in its own code."""
+    max_rss: int | None = None
+    """The most memory that it ever had, in bytes; None as long as it is not reaped."""
 
 
 class WorkerProcess(Protocol):
@@ -102,6 +117,14 @@ class WorkerProcess(Protocol):
         """What it has recorded so far."""
         ...
 
+    def usage(self) -> Usage:
+        """What it uses now; once it has ended, what it has used in its life. Never raises.
+
+        Any of it may be None, all of it for a worker that is no process of this machine, or that
+        somebody else has reaped.
+        """
+        ...
+
     async def stderr_readable(self) -> None:
         """Wait until it has written something to stderr, or has closed it."""
 
@@ -118,6 +141,11 @@ class WorkerProcess(Protocol):
 
 class Launcher(Protocol):
     """Starts workers."""
+
+    @property
+    def local(self) -> bool:
+        """Whether they are processes of this machine, and get folders on its disk for their temporary files."""
+        ...
 
     async def start(self, order: StartOrder) -> WorkerProcess:
         """Start one.

@@ -20,7 +20,7 @@ import outcome
 import trio
 
 import remuda
-from remuda.bridge import escaped
+from remuda.bridge import escaped, usage
 from remuda.bridge.ends import OurEnds, make_ends
 from remuda.bridge.process import LocalWorker, look_again, look_later, open_pidfd
 from remuda.bridge.seam import StartOrder
@@ -44,6 +44,8 @@ sys.exit(main(*map(int, sys.argv[2:])))
 
 class SpawnLauncher:
     """Starts workers by `fork` and `exec`; an implementation of `Launcher`."""
+
+    local = True
 
     async def start(self, order: StartOrder, module: str = "child", extra: tuple[int, ...] = ()) -> SpawnedWorker:
         """Start a worker.
@@ -153,6 +155,7 @@ class SpawnedWorker(LocalWorker):
     def __init__(self, process: subprocess.Popen[bytes], ends: OurEnds, mark: str, born: int) -> None:
         super().__init__(process.pid, open_pidfd(process.pid), ends, mark, born)
         self._process = process
+        self._inherited = usage.inherited()
 
     def signal(self, signum: int) -> None:
         """Send a signal to the whole process group; nothing, once it has been reaped."""
@@ -177,13 +180,14 @@ class SpawnedWorker(LocalWorker):
             return True
         self.signal(signal.SIGKILL)
         try:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            pid, status, account = os.wait4(self._pid, os.WNOHANG)
         except ChildProcessError:
             pass  # somebody else in this process has reaped it: nobody knows how it ended
         else:
             if not pid:
                 return False
             self._status = os.waitstatus_to_exitcode(status)
+            self._usage = usage.at_the_end(account, self._inherited)
         self._reaped = True
         # `Popen` shall not look for it again, under a number that may be another's by then.
         self._process.returncode = 0 if self._status is None else self._status

@@ -47,11 +47,11 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from remuda.bridge import child, functions, lifeline, messages, remote
+from remuda.bridge import child, functions, lifeline, messages, remote, usage
 from remuda.bridge.adapters import adapter_class
 from remuda.bridge.ends import TheirEnds
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
@@ -148,6 +148,9 @@ class Reaped(msgspec.Struct, frozen=True, array_like=True, tag=6):
     number: int
     status: int | None
     """As `subprocess` gives it; None if it was collected by somebody else."""
+    cpu: float | None = None
+    max_rss: int | None = None
+    """What it has used in its life, as `Usage` has it."""
 
 
 ToTemplate: TypeAlias = Prepare | Fork | Reap
@@ -241,6 +244,15 @@ def _must_not_be_shared(fd: int) -> str | None:
 # ── The process ─────────────────────────────────────────────────────────────────────────────────
 
 
+class _Child(NamedTuple):
+    """A worker that was forked here."""
+
+    pid: int
+    pidfd: int
+    inherited: int
+    """What `usage.inherited` said when it was."""
+
+
 class _End(Exception):
     """The application has closed the channel."""
 
@@ -254,7 +266,7 @@ class _Template:
         self._own = frozenset((read_fd, write_fd, lifeline_fd, control_fd))
         self._decoder = Decoder(HANDSHAKE_LIMIT)
         self._bodies: list[bytes] = []
-        self._children: dict[int, tuple[int, int]] = {}  # number → process id, pidfd
+        self._children: dict[int, _Child] = {}
         self._to_reap: set[int] = set()
 
     def serve(self) -> TheirEnds | None:
@@ -341,7 +353,7 @@ class _Template:
             self._send(NotForked(order.number, error.errno or 0, str(error)))
             return None
         self._close(handed)
-        self._children[order.number] = pid, pidfd
+        self._children[order.number] = _Child(pid, pidfd, usage.inherited())
         socket.send_fds(self._control, [order.number.to_bytes(NUMBER_BYTES, "big")], [pidfd])
         self._send(Forked(order.number, pid))
         return None
@@ -375,7 +387,7 @@ class _Template:
             os.dup2(handed.stderr_fd, 1)
             os.dup2(handed.stderr_fd, 2)
             self._control.close()
-            pidfds = [pidfd for _, pidfd in self._children.values()]
+            pidfds = [child.pidfd for child in self._children.values()]
             self._close((self._read_fd, self._write_fd, self._lifeline_fd, handed.stderr_fd, *pidfds))
             os.environ.update(order.env)
             _reseed()
@@ -390,18 +402,23 @@ class _Template:
                 self._to_reap.discard(number)
                 self._send(Reaped(number, None))
                 continue
-            pid, pidfd = self._children[number]
+            one = self._children[number]
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(one.pid, signal.SIGKILL)
+            reaped = Reaped(number, None)
             try:
-                done, status = os.waitpid(pid, os.WNOHANG)
+                done, status, account = os.wait4(one.pid, os.WNOHANG)
             except ChildProcessError:
-                done, status = pid, -1
-            if done:
-                self._to_reap.discard(number)
-                del self._children[number]
-                os.close(pidfd)
-                self._send(Reaped(number, None if status == -1 else os.waitstatus_to_exitcode(status)))
+                pass
+            else:
+                if not done:
+                    continue
+                used = usage.at_the_end(account, one.inherited)
+                reaped = Reaped(number, os.waitstatus_to_exitcode(status), used.cpu, used.max_rss)
+            self._to_reap.discard(number)
+            del self._children[number]
+            os.close(one.pidfd)
+            self._send(reaped)
 
     def _receive(self) -> ToTemplate:
         while not self._bodies:
@@ -418,7 +435,7 @@ class _Template:
             poller = select.poll()
             poller.register(self._read_fd, select.POLLIN)
             for number in self._to_reap:
-                poller.register(self._children[number][1], select.POLLIN)
+                poller.register(self._children[number].pidfd, select.POLLIN)
             if any(fd == self._read_fd for fd, _ in poller.poll()):
                 return
             self._reap()

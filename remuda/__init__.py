@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from remuda.bridge.adapters import command as command
     from remuda.runtime.config import Breaker as Breaker
     from remuda.runtime.config import Health as Health
+    from remuda.runtime.config import Limits as Limits
     from remuda.runtime.config import PoolConfig as PoolConfig
     from remuda.runtime.config import Restart as Restart
     from remuda.runtime.config import Retry as Retry
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "bridge.adapters": "command",
-    "runtime.config": "Breaker Health PoolConfig Restart Retry",
+    "runtime.config": "Breaker Health Limits PoolConfig Restart Retry",
     "runtime.opening": "open_pool run_pool",
     "runtime.pool": "Lease Pool Session",
     "runtime.snapshot": "PoolSnapshot WorkerSnapshot",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cpus", "memory_limit"]
+__all__ = ["cpus", "memory_limit", "oom_kills"]
 
 _ROOT = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
 def cpus(root: Path = _ROOT) -> int:
@@ -49,4 +50,28 @@ def memory_limit(root: Path = _ROOT) -> int | None:
             continue
         if text.isdigit() and int(text) < 1 << 60:  # version 1 says "no limit" with a huge number
             return int(text)
+    return None
+
+
+def oom_kills(root: Path = _ROOT, own: Path = _OWN) -> int | None:
+    """Processes of this control group that the kernel has killed for want of memory, or None if it does not say."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:  # "0::/a/b" of version 2, "4:memory:/a/b" of version 1
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            folder, name = root, "memory.events"
+        elif "memory" in controllers.split(","):
+            folder, name = root / "memory", "memory.oom_control"
+        else:
+            continue
+        # In a container the path may be the host's, and the group itself what stands at the root.
+        for file in (folder / path.lstrip("/") / name, folder / name):
+            try:
+                counters = dict(row.split() for row in file.read_text().splitlines())
+                return int(counters["oom_kill"])
+            except (OSError, LookupError, ValueError):
+                continue
     return None

@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
 from remuda.runtime.cgroup import cpus
+from remuda.runtime.limits import Limits
 from remuda.statemachines.errors import ConfigError
 from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry, check_int, check_seconds
 
-__all__ = ["Breaker", "Health", "PoolConfig", "Restart", "Retry"]
+__all__ = ["Breaker", "Health", "Limits", "PoolConfig", "Restart", "Retry"]
 
 _MIB = 1024 * 1024
 _PREFIX = "REMUDA_"
@@ -30,6 +31,7 @@ _PARTS: dict[str, type[msgspec.Struct]] = {
     "restart": Restart,
     "retry": Retry,
     "breaker": Breaker,
+    "limits": Limits,
 }
 
 
@@ -65,8 +67,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         session_ttl: seconds since its last use that a session keeps its preferred worker.
         max_frame_bytes: the largest message in either direction, from 1 KiB up to 4 GiB - 1.
         env: added to the environment of the workers.
+        cwd: the working directory of the workers, default: the application's when the pool is opened.
         history: steps that each worker, slot and call remembers.
-        health, restart, retry, breaker: see their classes.
+        health, restart, retry, breaker, limits: see their classes.
 
     Raises:
         ConfigError: a value is not allowed.
@@ -91,11 +94,13 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     session_ttl: float = 300.0
     max_frame_bytes: int = 64 * _MIB
     env: dict[str, str] = {}
+    cwd: str | None = None
     history: int = 16
     health: Health = Health()
     restart: Restart = Restart()
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         own = "PoolConfig"
@@ -110,6 +115,10 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             for key, value in self.env.items()
         ):
             raise _wrong("env", self.env, "a dict of texts that the system can encode, without '=' in a name or NUL")
+        if self.cwd is not None and not (
+            _is_text(self.cwd) and _is_for_the_system(self.cwd) and os.path.isdir(self.cwd)
+        ):
+            raise _wrong("cwd", self.cwd, "the path of a directory that exists, or None")
         check_int(own, "max_workers", self.max_workers, 1)
         check_int(own, "min_workers", self.min_workers, 1, self.max_workers)
         check_int(own, "overflow", self.overflow, 0)
@@ -159,7 +168,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Make one from plain data, such as a parsed file.
 
         Args:
-            values: fields by name; `health`, `restart`, `retry` and `breaker` as mappings.
+            values: fields by name; `health`, `restart`, `retry`, `breaker` and `limits` as mappings.
             source: what errors call the origin.
 
         Raises:
@@ -239,30 +248,30 @@ def _part(name: str, kind: type[msgspec.Struct], value: object) -> msgspec.Struc
 
 def _set(changes: dict[str, Any], base: PoolConfig, variable: str, text: str) -> None:
     name = variable.removeprefix(_PREFIX).lower()
-    if name in PoolConfig.__struct_fields__ and name not in ("settings", "env"):
-        current = getattr(base, name)
-        if not isinstance(current, msgspec.Struct):
-            changes[name] = _parsed(variable, text, current)
-            return
+    if name in PoolConfig.__struct_fields__ and name not in ("settings", "env", *_PARTS):
+        changes[name] = _parsed(variable, text, PoolConfig, name)
+        return
     part, _, field = name.partition("_")
     if part in _PARTS:
-        config = getattr(base, part)
-        if field in type(config).__struct_fields__:
-            changes.setdefault(part, {})[field] = _parsed(variable, text, getattr(config, field))
+        kind = _PARTS[part]
+        if field in kind.__struct_fields__:
+            changes.setdefault(part, {})[field] = _parsed(variable, text, kind, field)
             return
     raise ConfigError(f"{variable} names no setting of a pool; unset it, or see PoolConfig for the names")
 
 
-def _parsed(variable: str, text: str, current: object) -> object:
-    if isinstance(current, tuple):
+def _parsed(variable: str, text: str, owner: type[msgspec.Struct], field: str) -> object:
+    (declared,) = (each.type for each in msgspec.structs.fields(owner) if each.name == field)
+    if get_origin(declared) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if isinstance(current, int | float):
-        try:
-            return int(text) if isinstance(current, int) else float(text)
-        except ValueError:
-            kind = "a whole number" if isinstance(current, int) else "a number"
-            raise ConfigError(f"{variable} is {text!r}; it must be {kind}") from None
-    return text
+    kinds = get_args(declared) or (declared,)  # those of `int | None`
+    try:
+        if int in kinds:
+            return int(text)
+        return float(text) if float in kinds else text
+    except ValueError:
+        kind = "a whole number" if int in kinds else "a number"
+        raise ConfigError(f"{variable} is {text!r}; it must be {kind}") from None
 
 
 def _is_text(value: object) -> bool:

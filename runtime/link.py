@@ -26,12 +26,12 @@ from remuda.bridge import messages
 from remuda.bridge.frames import GREETING_LIMIT, Decoder
 from remuda.bridge.journal import Entry
 from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
-from remuda.bridge.seam import StartOrder, WorkerProcess
-from remuda.runtime import dice
+from remuda.bridge.seam import StartOrder, Usage, WorkerProcess
+from remuda.runtime import dice, ends
 from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines import events as ev
-from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_exit, describe_refusal, shown
+from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_refusal, shown
 from remuda.statemachines.subjects import Call, Rung, Worker
 from remuda.statemachines.worker import WorkerState
 
@@ -83,6 +83,9 @@ class Link:
         """Whether the channel is of no more use, because the worker is on its way out."""
         self._garbled = False
         """Whether it has broken the rules of the channel: nothing on it is believed any more."""
+        self._struck = False
+        """Whether it got SIGKILL from us while it was alive."""
+        self._kills_before = pool.out_of_memory.before()
         self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
@@ -103,28 +106,32 @@ class Link:
                 process.signal(signal.SIGKILL)
                 process.close()
             self._pool.forget(self)
+            if self._pool.folders is not None:
+                await self._pool.folders.remove(self._name)
 
     async def _start(self) -> WorkerProcess | None:
-        worker = self.worker
-        order = StartOrder(
-            pool=self._pool.config.name,
-            slot=worker.slot.index,
-            generation=worker.generation,
-            env=self._pool.config.env,
-            patience=self._pool.config.policy.stop_grace,
-        )
-        process = None
+        pool, worker = self._pool, self.worker
+        env, process = pool.config.env, None
         words: tuple[str, ...] = ()
         try:
             with self._scope:
+                if pool.folders is not None:
+                    env = {"TMPDIR": await pool.folders.make(self._name), **env}
+                order = StartOrder(
+                    pool=pool.config.name,
+                    slot=worker.slot.index,
+                    generation=worker.generation,
+                    env=env,
+                    patience=pool.config.policy.stop_grace,
+                )
                 try:
-                    process = await self._pool.launcher.start(order)
+                    process = await pool.launcher.start(order)
                 except trio.Cancelled:
-                    words = self._pool.words_before_start()
+                    words = pool.words_before_start()
                     raise
         except OSError as error:
             cause = describe_refusal(error)
-            self._pool.feed(ev.BootFailed(worker, cause))
+            pool.feed(ev.BootFailed(worker, cause))
             self._exited(None, cause, ())
             return None
         if process is None:
@@ -147,7 +154,7 @@ class Link:
             if not self._note_stderr(process):
                 break
             await trio.lowlevel.checkpoint()
-        self._exited(status, _how_it_ended(status), process.stderr_tail())
+        self._exited(status, ends.how(status, by_us=self._struck), process.stderr_tail())
         await process.kill_escaped()  # when everybody has been told: it takes a while
 
     async def _bring_up(self, process: WorkerProcess) -> None:
@@ -177,13 +184,16 @@ class Link:
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
-        call = worker.call
+        call, process = worker.call, self.process
         began = call is not None and self.has_begun(call)
-        if worker.cause == _HUNG_UP and status is not None:
+        usage = Usage() if process is None else process.usage()
+        if worker.cause in ("", _HUNG_UP) and (reason := self._reason(status, usage)):
+            worker.cause = reason
+        elif worker.cause == _HUNG_UP and status is not None:
             # Now it is known how that came, and that is what its caller should read.
             worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
         cause = worker.cause or cause
-        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail)
+        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail, usage.cpu, usage.max_rss)
         if not worker.on_purpose:
             pool.last_death = death
         self.over = True
@@ -198,6 +208,19 @@ class Link:
                 pool.config.name, worker.slot.index, worker.generation, self.pid, death, worker.on_purpose, pool.now()
             )
         )
+
+    def _reason(self, status: int | None, usage: Usage) -> str | None:
+        """Why it ended, if that was neither its own doing nor ours, and if it is known."""
+        if self._struck:
+            return None
+        reached = ends.limit_reached(status, usage, self._pool.config.limits)
+        if reached is None and status == -signal.SIGKILL and self._pool.out_of_memory.explains(self._kills_before):
+            return "the kernel killed it: its control group was out of memory"
+        return reached
+
+    @property
+    def _name(self) -> str:
+        return f"{self.worker.slot.index}.{self.worker.generation}"
 
     async def _pass_on_stderr(self, process: WorkerProcess) -> None:
         while self._note_stderr(process):
@@ -220,6 +243,8 @@ class Link:
         if process is None:
             self._scope.cancel()  # give up the start
         elif rung is Rung.KILL:
+            # Most deaths are seen first as the end of the channel. Then it has no memory any more, and this is late.
+            self._struck = self._struck or process.usage().rss != 0
             process.signal(signal.SIGKILL)
         elif rung is Rung.TERM:
             process.signal(signal.SIGTERM)
@@ -500,12 +525,6 @@ def _check_greeting(hello: Hello) -> None:
     for info in hello.commands:
         if not (info.name and info.name.isprintable()):
             raise ProtocolError(f"it has a command called {info.name!r}")
-
-
-def _how_it_ended(status: int | None) -> str:
-    if status is None:
-        return "it ended and nobody knows how"
-    return f"it {'was' if status < 0 else 'ended with'} {describe_exit(status)}"
 
 
 def _ticket(call: Call) -> Ticket:

@@ -49,6 +49,8 @@ def log_event(event: Event) -> None:
                 "pid": event.pid,
                 "cause": event.death.cause,
                 "exit_status": event.death.exit_status,
+                "cpu": event.death.cpu,
+                "max_rss": event.death.max_rss,
             }
             _log(level, "worker.ended", event.pool, facts)
         case PoolChanged():

@@ -52,7 +52,7 @@ def error_for(pool: Pool, ticket: Ticket, answer: Answer) -> Exception:
     else:
         error = _ENDS[answer.verdict](pool, ticket, answer)
         error.retry_after = answer.retry_after if answer.retry_after is not None else error.retry_after
-        error.snapshot = pool.snapshot()
+        error.snapshot = pool.look()
         if answer.verdict in _BLAME_A_DEATH:
             error.last_death = pool.last_death
     call = ticket.call

@@ -26,9 +26,12 @@ from remuda.bridge.adapters import command_name, reference_to
 from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
-from remuda.bridge.seam import Launcher
+from remuda.bridge.seam import Launcher, Usage
+from remuda.runtime import cgroup
 from remuda.runtime.config import PoolConfig
+from remuda.runtime.ends import OutOfMemory
 from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition, Watcher
+from remuda.runtime.folders import Folders
 from remuda.runtime.link import Link
 from remuda.runtime.outcomes import value_of
 from remuda.runtime.snapshot import PoolSnapshot, WorkerSnapshot
@@ -77,6 +80,8 @@ class Pool:
         self.last_death: WorkerDeath | None = None
         self.boot_error: RemoteFailure | None = None
         self.observer_errors = 0
+        self.out_of_memory = OutOfMemory(cgroup.oom_kills)
+        self.folders = Folders() if launcher.local else None
         self.shutdown_frame = self.pack(messages.Shutdown())
         self._adapter = None if config.adapter is None else reference_to(config.adapter)
         self._boot = self._boot_message()
@@ -227,6 +232,10 @@ class Pool:
 
     def snapshot(self) -> PoolSnapshot:
         """What the pool is doing at this moment."""
+        return self.look(measure=True)
+
+    def look(self, *, measure: bool = False) -> PoolSnapshot:
+        """A snapshot; it is asked of the system only on demand what the workers use, for that takes time."""
         core, now = self._core, self.now()
         workers = []
         for worker in core.crew.workers():
@@ -234,6 +243,8 @@ class Pool:
             call = worker.call
             if link is not None:
                 self._note_begun(link)
+            process = link.process if measure and link is not None else None
+            usage = Usage() if process is None else process.usage()
             workers.append(
                 WorkerSnapshot(
                     slot=worker.slot.index,
@@ -245,6 +256,8 @@ class Pool:
                     failures=worker.failures,
                     command=None if call is None else _ticket(call).command,
                     seconds_in_state=now - worker.since,
+                    rss=usage.rss,
+                    cpu=usage.cpu,
                 )
             )
         return PoolSnapshot(
@@ -302,8 +315,13 @@ class Pool:
         It takes `shutdown_timeout` seconds at most: what runs longer is killed. Callers that wait
         for a worker get `PoolClosed` at once. Closing twice is harmless.
         """
+        began = self.now()
         self.feed(ev.Close())
         await self._closed.wait()
+        if self.folders is not None:
+            left = self.config.shutdown_timeout - (self.now() - began)
+            with trio.move_on_after(max(left, _AT_LEAST)):
+                await self.folders.close()
 
     # ── Making calls ────────────────────────────────────────────────────────────────────────────
 
@@ -553,11 +571,12 @@ class Pool:
             adapter=self._adapter,
             settings=config.settings,
             sys_path=[entry for entry in sys.path if isinstance(entry, str)],  # others are ignored when importing
-            cwd=os.getcwd(),
+            cwd=os.getcwd() if config.cwd is None else os.path.abspath(config.cwd),
             main_path=functions.main_path(),
             main_module=functions.main_module(),
             codec="pickle" if self._adapter is None else "msgpack",
             max_frame_bytes=config.max_frame_bytes,
+            limits=config.limits.told,
         )
 
     def _boot_frame(self) -> bytes:
@@ -651,6 +670,9 @@ class Pool:
         if isinstance(launcher, TendedLauncher):
             self._spawn(partial(launcher.tend, self._boot, self.emit))
         self.feed(ev.Open())
+        if self.folders is not None:
+            with trio.move_on_after(_SWEEPING):
+                await self.folders.sweep()
         while self._core.pool.state is PoolState.STARTING:
             await self._changed.wait()
         if self._core.pool.state is PoolState.FAILED:
@@ -872,6 +894,12 @@ _LATE = 0.05
 
 _CATCHING_UP = 1.0
 """Seconds that a worker gets at most to catch up with, when it was the application that was late."""
+
+_SWEEPING = 5.0
+"""Seconds for which the start of a pool waits until what killed applications left behind is removed."""
+
+_AT_LEAST = 0.05
+"""Seconds that the removal of temporary files gets, so that it begins; after that it goes on in its thread."""
 
 _FREQUENT = frozenset({Transition, CallEnded})
 

@@ -25,6 +25,11 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     command: str | None
     """The command it is running, None if it runs none."""
     seconds_in_state: float
+    rss: int | None = None
+    """Bytes of memory that it has, or None where the system does not say. Also None in the snapshot
+    that an error carries: of those, hundreds may be made in a second."""
+    cpu: float | None = None
+    """Seconds of CPU time that it has used, or None likewise."""
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,6 +94,11 @@ class ForkLauncher:
         self._emit: Callable[[Event], None] | None = None
 
     @property
+    def local(self) -> bool:
+        """As those that it spawns."""
+        return self._fallback.local
+
+    @property
     def template(self) -> Template | None:
         """The template that serves, if there is one."""
         return self._succession.current

@@ -161,6 +161,8 @@ def _check_observers(pool: Pool) -> None:
 class _Register:
     """The launcher of every pool, and whom it has started."""
 
+    local = True
+
     def __init__(self) -> None:
         self._launcher = SpawnLauncher()
         self._workers: list[SpawnedWorker] = []

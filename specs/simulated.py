@@ -36,7 +36,7 @@ import trio
 
 from remuda.bridge import messages
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, StartOrder
+from remuda.bridge.seam import Evidence, StartOrder, Usage
 from remuda.specs.behaviour import Behaviour
 from remuda.specs.pipe import Pipe
 from remuda.specs.process import Process
@@ -65,6 +65,8 @@ class SimLauncher:
         witness: what the workers have seen.
         workers: the workers that are not yet buried: alive, not waited for, or not closed.
     """
+
+    local = False
 
     def __init__(
         self,
@@ -234,6 +236,10 @@ class SimWorker:
     def evidence(self) -> Evidence:
         """What the worker has recorded on its page; readable after its death."""
         return Evidence(started=self._process.started, finished=self._process.finished)
+
+    def usage(self) -> Usage:
+        """Nothing is known of what is played; but an ended process has no memory."""
+        return Usage() if self.alive else Usage(rss=0)
 
     async def stderr_readable(self) -> None:
         """Wait until the worker has written something to stderr, or has closed it."""

@@ -307,6 +307,8 @@ def _exists(pid: int | None) -> bool:
 class _Register:
     """A launcher that knows whom it has started."""
 
+    local = True
+
     def __init__(self) -> None:
         self._launcher = SpawnLauncher()
         self.workers: list[SpawnedWorker] = []

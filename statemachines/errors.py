@@ -82,6 +82,11 @@ class WorkerDeath(NamedTuple):
     """As `subprocess` gives it (negative: the signal), or None when nobody could tell."""
     stderr_tail: tuple[str, ...] = ()
     """The last lines it wrote to stderr (or stdout, which goes there too)."""
+    cpu: float | None = None
+    """Seconds of CPU time that it has used in its life, or None when nobody could tell."""
+    max_rss: int | None = None
+    """Bytes of memory that it had at most, or None: the kernel tells it only of a worker that was
+    larger than the application was when it started it."""
 
     def __str__(self) -> str:
         status = "exit status unknown" if self.exit_status is None else describe_exit(self.exit_status)

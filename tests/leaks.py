@@ -19,6 +19,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from remuda.runtime.folders import sweep
+
 __all__ = ["MARK", "Before"]
 
 MARK = "REMUDA_TEST_MARK"
@@ -58,6 +60,7 @@ class Before:
             new = _descriptors() - self._descriptors
             found += [f"descriptor of {target} ({count}×)" for target, count in new.items()]
         if self._folder is not None:
+            sweep(str(self._folder))  # of applications that were killed, as the next one does it
             found += [f"file {path.name}" for path in sorted(set(self._folder.iterdir()) - self._files)]
         return found
 

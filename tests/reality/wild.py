@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ class Wild:
         if settings.get("fail"):
             raise LookupError("no such table")
         self.count = 0
+        self.held: list[int] = []
 
     @command
     def echo(self, token: object) -> object:
@@ -179,6 +182,54 @@ class Wild:
     @command
     def exhaust(self) -> None:
         raise MemoryError
+
+    @command
+    def allocate(self, size: int) -> int:
+        return len(bytearray(size))
+
+    @command
+    def hold(self, size: int) -> None:
+        """Have that much memory from now on, all of it used."""
+        self.memory = b"x" * size
+
+    @command
+    def hang_up(self) -> None:
+        """Close the channel and live on."""
+        os.close(_channel())
+        signal.pause()
+
+    @command
+    def open_many(self) -> None:
+        """Open files until there are no more descriptors, and keep them open."""
+        while True:
+            self.held.append(os.open("/dev/null", os.O_RDONLY))
+
+    @command
+    def spin_on(self, path: str) -> None:
+        """Spin, also when told that the time is up."""
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+        _announce(path)
+        self.spin()
+
+    @command
+    def about(self) -> dict[str, Any]:
+        """What this process may use, and where it is."""
+        names = {"memory": "AS", "cpu": "CPU", "files": "NOFILE"}
+        limits = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{rest}")) for name, rest in names.items()}
+        about = {"nice": os.nice(0), "cwd": os.getcwd(), "TMPDIR": os.environ["TMPDIR"], "temp": tempfile.gettempdir()}
+        return {**limits, **about, "pid": os.getpid()}
+
+    @command
+    def scribble(self) -> str:
+        """Leave files behind, in folders that nobody may write to."""
+        folder = Path(tempfile.mkdtemp())
+        inner = folder / "a" / "b"
+        inner.mkdir(parents=True)
+        (inner / "file").write_text("text")
+        (folder / "link").symlink_to("/")
+        for path in (inner, inner.parent):
+            path.chmod(0o500)
+        return str(folder)
 
     @command
     def recurse(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
+from remuda.runtime.config import Breaker, Health, Limits, PoolConfig, Restart, Retry
 from remuda.runtime.opening import open_pool
 from remuda.specs.simulated import SimLauncher
 from remuda.statemachines.errors import ConfigError
@@ -31,10 +31,12 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("checkout_timeout", value, "zero or more") for value in (-1, math.nan, "1")],
     *[("shutdown_timeout", value, "more than zero and finite") for value in (0, math.inf)],
     *[("session_ttl", value, "more than zero and finite") for value in (0, math.inf)],
+    *[("cwd", value, "a directory that exists, or None") for value in ("", 3, "/no/such/place", __file__, "\0", b"/")],
     ("health", {}, "a remuda.Health"),
     ("restart", None, "a remuda.Restart"),
     ("retry", Restart(), "a remuda.Retry"),
     ("breaker", 5, "a remuda.Breaker"),
+    ("limits", None, "a remuda.Limits"),
 ]
 WRONG_PARTS: list[tuple[type, str, Any]] = [
     *[(Health, "interval", value) for value in (0, -1, math.nan, "1")],
@@ -52,6 +54,10 @@ WRONG_PARTS: list[tuple[type, str, Any]] = [
     *[(Breaker, "failures", value) for value in (0, math.inf)],
     *[(Breaker, "probes", value) for value in (0,)],
     *[(Breaker, "open_for", value) for value in (0, math.inf)],
+    *[(Limits, "memory", value) for value in (0, -1, 64 * 1024 * 1024 - 1, 1e9, math.inf, "1G", True, 2**63)],
+    *[(Limits, "cpu", value) for value in (0, -1, 1.5, math.inf, True)],
+    *[(Limits, "files", value) for value in (0, 31, 2**31, 100.0)],
+    *[(Limits, "nice", value) for value in (-1, 20, 1.0, True)],
 ]
 
 
@@ -98,6 +104,10 @@ def test_a_wrong_value_in_a_part(part: Any, name: str, value: Any) -> None:
         ("env", {"A": "", "B": "x=y"}),
         ("settings", {"a": [1, {"b": None}]}),
         ("health", Health(interval=math.inf)),
+        ("limits", Limits(memory=64 * 1024 * 1024, cpu=1, files=32, nice=0)),
+        ("limits", Limits(memory=2**62, cpu=2**31, files=2**31 - 1, nice=19)),
+        ("cwd", "/"),
+        ("cwd", "."),
     ],
 )
 def test_the_edges_of_what_is_allowed(name: str, value: Any) -> None:
@@ -146,6 +156,10 @@ def test_from_a_mapping() -> None:
         ({"health": {"interval": -5}}, "Health.interval is -5"),
         ({"health": {"intervall": 5}}, "intervall"),
         ({"breaker": 5}, "breaker"),
+        ({"limits": {"memory": "1G"}}, "limits: Expected `int | null`, got `str`"),
+        ({"limits": {"memory": 1000}}, "Limits.memory is 1000; it must be a whole number from 67108864 to "),
+        ({"limits": {"processes": 1}}, "processes"),
+        ({"cwd": "/no/such/place"}, "PoolConfig.cwd is '/no/such/place'"),
     ],
 )
 def test_from_a_wrong_mapping(values: dict[str, Any], says: str) -> None:
@@ -163,8 +177,12 @@ def test_from_toml(tmp_path: Path) -> None:
         max_workers = 4
         call_timeout = inf
         env = { OMP_NUM_THREADS = "1" }
+        cwd = "/"
         [pool.breaker]
         failures = 9
+        [pool.limits]
+        memory = 1_000_000_000
+        nice = 10
         [tea]
         name = "tea"
         """
@@ -172,6 +190,7 @@ def test_from_toml(tmp_path: Path) -> None:
     config = PoolConfig.from_toml(path)
     assert (config.adapter, config.max_workers, config.call_timeout) == ("dspy", 4, math.inf)
     assert config.breaker == Breaker(failures=9) and config.env == {"OMP_NUM_THREADS": "1"}
+    assert config.limits == Limits(memory=1_000_000_000, nice=10) and config.cwd == "/"
     assert PoolConfig.from_toml(str(path), "tea").name == "tea"
 
 
@@ -212,11 +231,16 @@ def test_from_the_environment() -> None:
         "REMUDA_HEALTH_INTERVAL": "9",
         "REMUDA_BREAKER_OPEN_FOR": "3",
         "REMUDA_HEALTH_FAILURES": "2",
+        "REMUDA_CWD": "/",
+        "REMUDA_LIMITS_MEMORY": "1000000000",
+        "REMUDA_LIMITS_CPU": "60",
     }
     config = PoolConfig.from_env(environ)
     assert (config.name, config.adapter, config.max_workers, config.call_timeout) == ("tea", "x:Y", 7, 2.5)
     assert config.health == Health(interval=9.0, failures=2)
     assert config.breaker == Breaker(open_for=3.0)
+    assert config.limits == Limits(memory=1_000_000_000, cpu=60) and config.cwd == "/"
+    assert PoolConfig.from_env({"REMUDA_CALL_TIMEOUT": "0.5"}, PoolConfig(call_timeout=60)).call_timeout == 0.5
     base = PoolConfig(name="base", retry=Retry(attempts=7))
     assert PoolConfig.from_env({"REMUDA_RETRY_CAP": "2"}, base).retry == Retry(attempts=7, cap=2.0)
     assert PoolConfig.from_env({}, base) == base
@@ -236,6 +260,10 @@ def test_from_the_environment() -> None:
         ("REMUDA_CALL_TIMEOUT", "nan", "PoolConfig.call_timeout is nan"),
         ("REMUDA_HEALTH_INTERVAL", "-1", "Health.interval is -1.0"),
         ("REMUDA_NAME", "", "PoolConfig.name is ''"),
+        ("REMUDA_CWD", "/no/such/place", "PoolConfig.cwd is '/no/such/place'"),
+        ("REMUDA_LIMITS_MEMORY", "1G", "REMUDA_LIMITS_MEMORY is '1G'; it must be a whole number"),
+        ("REMUDA_LIMITS_NICE", "20", "Limits.nice is 20; it must be a whole number from 0 to 19"),
+        ("REMUDA_LIMITS", "5", "REMUDA_LIMITS names no setting"),
     ],
 )
 def test_from_a_wrong_environment(variable: str, text: str, says: str) -> None:

@@ -195,7 +195,7 @@ async def test_lines_for_the_standard_library(simulation: Any, autojump_clock: A
     assert (logging.INFO, "worker.wrote") in lines
     assert (logging.WARNING, "pool.impaired") in lines and (logging.INFO, "pool.ready") in lines
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert "pool='tea' was='ready'" in text and "cause='it closed its channel, and was killed by SIGKILL'" in text
+    assert "pool='tea' was='ready'" in text and "was killed by SIGKILL, perhaps out of memory'" in text
 
 
 async def test_by_default_only_what_somebody_should_look_at(simulation: Any, autojump_clock: Any, caplog: Any) -> None:

@@ -21,7 +21,7 @@ import trio.testing
 
 from remuda.bridge import messages
 from remuda.bridge.frames import pack
-from remuda.bridge.seam import Evidence, Launcher, StartOrder, WorkerProcess
+from remuda.bridge.seam import Evidence, Launcher, StartOrder, Usage, WorkerProcess
 from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
 from remuda.specs.behaviour import Begin, Behaviour, Command, Finish, Fork, Hang, Reply, Say
 from remuda.specs.simulated import SimLauncher, SimWorker
@@ -374,6 +374,44 @@ async def test_close_tells_those_who_wait(launcher: Launcher) -> None:
             nursery.start_soon(refused, "stderr_readable")
             await trio.testing.wait_all_tasks_blocked()
             talk.worker.close()
+
+
+# ── What it uses ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_usage_before_and_after_its_end(launcher: Launcher) -> None:
+    """What is known is right, and nothing need be known but that the dead have no memory."""
+    async with talking(launcher) as talk:
+        alive = talk.worker.usage()
+        assert alive.rss != 0 and alive.max_rss is None
+        if isinstance(launcher, SpawnLauncher):
+            assert alive.rss is not None and alive.cpu is not None and alive.rss > 1_000_000
+        await talk.send(messages.Shutdown())
+        assert await talk.receive() is None, "the end of its channel comes when it has no memory any more"
+        assert talk.worker.usage().rss == 0
+        await talk.worker.wait()
+        ended = talk.worker.usage()
+        assert ended.rss == 0 and ended.max_rss is None, "it was smaller than this process"
+        assert (ended.cpu is None) == isinstance(launcher, SimLauncher)
+        assert ended.cpu is None or alive.cpu is None or ended.cpu > 0
+        talk.worker.close()
+        assert talk.worker.usage() == ended
+
+
+async def test_usage_of_what_was_closed_alive(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        talk.worker.close()
+        assert talk.worker.usage() == Usage(rss=0)
+
+
+async def test_usage_of_what_somebody_else_has_reaped(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        talk.worker.signal(signal.SIGKILL)
+        if isinstance(talk.worker, SpawnedWorker):
+            os.waitpid(talk.worker._pid, 0)  # noqa: ASYNC222 - it is as good as dead
+            assert talk.worker.usage() == Usage()
+        await talk.worker.wait()
+        assert talk.worker.usage() == Usage(rss=0)
 
 
 # ── stderr ──────────────────────────────────────────────────────────────────────────────────────
