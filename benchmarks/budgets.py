@@ -7,6 +7,7 @@ where the whole tree is on one core; only what waits for a model is measured fre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from remuda.benchmarks.measures import quantile
 from remuda.benchmarks.plan import EVALUATE, KILLED, OURS, PEERS, TRIO_SOCKETPAIR
 from remuda.benchmarks.profile_call import CALL, CORE
 from remuda.benchmarks.results import Results, ratio
+from remuda.benchmarks.scale import of
 
 __all__ = ["Line", "Verdict", "budgets"]
 
@@ -41,6 +43,9 @@ class Line(NamedTuple):
     """Whether the limit is the most that is allowed, or the least."""
     unit: str = "×"
     note: str = ""
+    """Of what was measured."""
+    why_not: str = ""
+    """Why it never is."""
 
     @property
     def verdict(self) -> Verdict:
@@ -72,11 +77,16 @@ def budgets(results: Results, mode: str = "pinned") -> list[Line]:
         lines += _of_a_call(results, mode, one)
     for one in OURS:
         lines.append(_of_many(results, mode, one))
-    lines.append(Line("map over many small items ÷ joblib's batching", None, 3.0, False, note="remuda has no map yet"))
+    lines.append(
+        Line("map over many small items ÷ joblib's batching", None, 3.0, False, why_not="remuda has no map yet")
+    )
     lines += _of_records(results)
     lines.append(
         Line(
-            "64 MB there and back ÷ a copy loop through shared memory", None, 2.0, note="belongs to the large payloads"
+            "64 MB there and back ÷ a copy loop through shared memory",
+            None,
+            2.0,
+            why_not="there is no fast way for large payloads yet",
         )
     )
     lines += _of_kills(results, mode)
@@ -111,7 +121,7 @@ def _of_a_call(results: Results, mode: str, one: str) -> list[Line]:
 
 
 def _of_many(results: Results, mode: str, one: str) -> Line:
-    callers = f"{max(results.scale.callers)} callers"
+    callers = of(max(results.scale.callers))
     best, name = _best({peer: results.median("throughput", mode, peer, callers) for peer in PEERS}, max)
     ours = results.median("throughput", mode, one, callers)
     return Line(
@@ -159,8 +169,9 @@ def _of_kills(results: Results, mode: str) -> list[Line]:
             for kind in ("idle", "busy")
             for value in results.samples("recovery with DSPy", mode, subject, f"{kind}, survived")
         ]
-        worst = quantile(samples, 0.99) * 1e3 if samples and all(survived) else None
-        note = "" if not survived or all(survived) else "it did not always recover"
+        always = all(survived)
+        worst = None if not survived else quantile(samples, 0.99) * 1e3 if always else math.inf
+        note = "" if always else "it did not always recover"
         lines.append(Line(f"kill -9, DSPy loaded, {way}: to the next success, p99", worst, limit, unit="ms", note=note))
     own = results.median("recovery with DSPy", mode, "remuda, forkserver", "own")
     lines.append(

@@ -18,6 +18,7 @@ from remuda.benchmarks.features import PLAIN
 from remuda.benchmarks.plan import EVALUATE, MODES, OURS, TRIO_SOCKETPAIR
 from remuda.benchmarks.results import Results, ratio
 from remuda.benchmarks.rounds import Machine
+from remuda.benchmarks.scale import of
 
 __all__ = ["Kind", "Ratio", "Recorded", "Regression", "compare", "ratios", "read", "write"]
 
@@ -80,7 +81,7 @@ def ratios(results: Results) -> dict[str, Ratio]:
                 value = ratio(results.median("latency", mode, one, "p50"), bare)
                 add(Kind.LATENCY, f"{mode}: a small call, {one} ÷ {TRIO_SOCKETPAIR}", value)
         if tried("throughput", mode, TRIO_SOCKETPAIR, *OURS):
-            for callers in (f"{number} callers" for number in results.scale.callers):
+            for callers in map(of, results.scale.callers):
                 bare = results.median("throughput", mode, TRIO_SOCKETPAIR, callers)
                 for one in OURS:
                     value = ratio(results.median("throughput", mode, one, callers), bare)

@@ -15,7 +15,7 @@ import time
 
 from remuda.benchmarks.limits import round_trip
 from remuda.benchmarks.memory import descendants, own_bytes
-from remuda.benchmarks.scale import Scale
+from remuda.benchmarks.scale import Scale, of
 from remuda.benchmarks.subjects import Subject, run
 from remuda.benchmarks.tasks import echo, hold
 
@@ -77,8 +77,8 @@ def throughput(subject: Subject, scale: Scale) -> Samples:
             for callers in scale.callers:
                 start, computed = time.perf_counter(), time.process_time()
                 await subject.many(callers, scale.calls, echo, data)
-                found[f"{callers} callers"] = [scale.calls / (time.perf_counter() - start)]
-                found[f"{callers} callers, computed"] = [(time.process_time() - computed) / scale.calls]
+                found[of(callers)] = [scale.calls / (time.perf_counter() - start)]
+                found[f"{of(callers)}, computed"] = [(time.process_time() - computed) / scale.calls]
         return found
 
     return run(subject, main)

@@ -82,7 +82,7 @@ def subjects_of(name: str) -> list[str]:
     """Who takes part in a measure, in the order of a round."""
     ways = list(_ways())
     if name == "latency":
-        return [*OURS, *ways, *PEERS, *LIMITS]
+        return [*OURS, *(ways if len(ways) > 1 else ()), *PEERS, *LIMITS]
     if name == "throughput":
         return [*OURS, *PEERS, *LIMITS]
     if name == "recovery":
@@ -168,11 +168,12 @@ def _subject(cell: Cell) -> Subject:
     else:
         from remuda.benchmarks import ours
 
-        fields = {} if name == "remuda" else {**ours.WITH_TASKS, **_ways().get(name, {})}
+        ways = {OURS[0]: {}, OURS[1]: ours.WITH_TASKS} | {way: {**ours.WITH_TASKS, **f} for way, f in _ways().items()}
+        fields = ways[name]
         make = partial(ours.Ours, fields=fields)
     subject: Subject = make(workers)
     if gone := missing(subject.needs):
-        raise Absent(f"{gone[0].partition('.')[0]} is not installed")
+        raise Absent(f"{gone[0]} is not installed")
     subject.load()
     return subject
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from remuda.benchmarks.beginning import HANDSHAKE, INTERPRETER
@@ -13,6 +14,7 @@ from remuda.benchmarks.measures import quantile
 from remuda.benchmarks.plan import LIMITS, MODES, OURS, PEERS, TRIO_PIPE, TRIO_SOCKETPAIR
 from remuda.benchmarks.profile_call import BARE, CALL, COMPUTED, STAGES
 from remuda.benchmarks.results import Results, ratio
+from remuda.benchmarks.scale import of
 
 __all__ = ["panels", "report", "table"]
 
@@ -40,6 +42,8 @@ def number(value: float | None, scale: float = 1.0, digits: int = 3) -> str:
     if value is None:
         return "–"
     value *= scale
+    if math.isinf(value):
+        return "∞"
     if value == 0 or abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.{digits}g}"
@@ -95,8 +99,10 @@ def _budgets(results: Results) -> list[str]:
         other = free[line.what].measured
         also = "" if other is None or other == line.measured else number(other)
         measured = "–" if line.measured is None else f"{number(line.measured)} {line.unit}"
-        rows.append([line.what, line.wanted, measured, also, f"{line.verdict}{f' ({line.note})' if line.note else ''}"])
-    return ["### Budgets", "", *table(["what", "budget", "pinned", "free", ""], rows)]
+        remark = line.why_not if line.measured is None else line.note
+        rows.append([line.what, line.wanted, measured, also, f"{line.verdict}{f' ({remark})' if remark else ''}"])
+    judged = "Judged where all is on one core, but for the records, which wait for a model; beside it the same, free."
+    return ["### Budgets", "", judged, "", *table(["", "budget", "measured", "free", "verdict"], rows)]
 
 
 def _latency(results: Results, mode: str) -> list[str]:
@@ -138,7 +144,7 @@ def _throughput(results: Results, mode: str) -> list[str]:
     def metric(subject: str, name: str) -> float | None:
         return results.median("throughput", mode, subject, name)
 
-    many = [f"{number} callers" for number in results.scale.callers]
+    many = [of(callers) for callers in results.scale.callers]
     rows = [
         [
             subject,
@@ -252,7 +258,7 @@ def panels(results: Results, mode: str = "pinned") -> list[Panel]:
     if bars := _bars((*OURS, *PEERS, *LIMITS), lambda who: ratio(results.median("latency", mode, who, "p50"), bare)):
         title = "A small call, one worker: p50 ÷ a bare trio socketpair round trip"
         found.append(Panel(title, f"less is better; {where}", "×", bars, 20.0))
-    callers = f"{max(results.scale.callers)} callers"
+    callers = of(max(results.scale.callers))
     best = max((results.median("throughput", mode, who, callers) or 0.0 for who in OURS), default=0.0)
     if bars := _bars((*OURS, *PEERS), lambda who: ratio(results.median("throughput", mode, who, callers), best)):
         title = f"Calls per second, two workers, {callers} ÷ remuda's"

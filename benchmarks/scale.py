@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["FULL", "QUICK", "Cell", "Outcome", "Scale"]
+__all__ = ["FULL", "QUICK", "Cell", "Outcome", "Scale", "of"]
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +37,11 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     records: int = 10_000
     at_once: int = 64
     model: float = 1.0
+
+
+def of(callers: int) -> str:
+    """What a number of callers is called, in tables and among the samples."""
+    return "1 caller" if callers == 1 else f"{callers} callers"
 
 
 FULL = Scale()

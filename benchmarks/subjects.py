@@ -10,6 +10,7 @@ made and not yet waited for, which is the cheapest way such a pool can be used; 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import select
@@ -230,8 +231,9 @@ class Blocking(Subject):
 
 
 def missing(names: tuple[str, ...]) -> list[str]:
-    """Those of these modules that are not installed."""
-    return [name for name in names if importlib.util.find_spec(name) is None]
+    """The packages that these modules would come from and that are not installed."""
+    packages = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def run(subject: Subject, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
