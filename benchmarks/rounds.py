@@ -13,17 +13,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import remuda
 from remuda.benchmarks.scale import Cell, Outcome, Scale
 
-__all__ = ["Machine", "machine", "run_cell", "run_cells"]
+__all__ = ["Machine", "Signals", "machine", "run_cell", "run_cells"]
 
 _GRACE = 5.0
 """Seconds that processes which a driver has left behind have to go."""
@@ -76,16 +79,58 @@ def run_cells(cells: Iterable[Cell], scale: Scale, tell: Callable[[Outcome, floa
     """
     outcomes: list[Outcome] = []
     absent: dict[tuple[str, str, str], str] = {}
-    for cell in cells:
-        start = time.perf_counter()
-        who = cell.measure, cell.subject, cell.mode
-        # What is not there in the first round is not there in the next.
-        outcome = Outcome(cell, absent=absent[who]) if who in absent else run_cell(cell, scale)
-        if outcome.absent:
-            absent[who] = outcome.absent
-        outcomes.append(outcome)
-        tell(outcome, time.perf_counter() - start)
+    with Signals() as signals:
+        for cell in cells:
+            start = time.perf_counter()
+            who = cell.measure, cell.subject, cell.mode
+            # What is not there in the first round is not there in the next.
+            outcome = Outcome(cell, absent=absent[who]) if who in absent else run_cell(cell, scale, signals)
+            if outcome.absent:
+                absent[who] = outcome.absent
+            outcomes.append(outcome)
+            tell(outcome, time.perf_counter() - start)
     return outcomes
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP end the run, with 128 + their number, but only while a driver is waited for.
+
+    While one is being started or ended they are kept: else it could be there, and nobody know of it. Only the
+    main thread has signals; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._kept: int | None = None
+        self._may_end = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # `nohup` stays in force
+                    self._before[signum] = signal.signal(signum, self._arrived)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    @contextmanager
+    def allowed(self) -> Generator[None]:
+        """In this block a signal ends the run, one that was kept at once."""
+        self._may_end = True
+        try:
+            if self._kept is not None:
+                self._arrived(self._kept, None)
+            yield
+        finally:
+            self._may_end = False
+
+    def _arrived(self, signum: int, frame: object) -> None:
+        self._kept = signum
+        if self._may_end:
+            self._may_end = False  # once: what is tidied up now is not interrupted
+            raise SystemExit(128 + signum)
 
 
 def _seconds_for(cell: Cell, scale: Scale) -> float:
@@ -95,7 +140,7 @@ def _seconds_for(cell: Cell, scale: Scale) -> float:
     return 120.0 + scale.calls * 0.05 + 4 * scale.kills * (scale.patience + 2.0)
 
 
-def run_cell(cell: Cell, scale: Scale) -> Outcome:
+def run_cell(cell: Cell, scale: Scale, signals: Signals) -> Outcome:
     """Run one driver, and see to it that nothing is left of it."""
     with tempfile.TemporaryDirectory(prefix="remuda-bench-") as folder:
         result, words = Path(folder) / "outcome", Path(folder) / "words"
@@ -110,7 +155,8 @@ def run_cell(cell: Cell, scale: Scale) -> Outcome:
                 env={**os.environ, "TMPDIR": folder},
             )
         try:
-            status = process.wait(_seconds_for(cell, scale))
+            with signals.allowed():
+                status = process.wait(_seconds_for(cell, scale))
         except subprocess.TimeoutExpired:
             return Outcome(cell, error=f"it had not ended after {_seconds_for(cell, scale):.0f} s")
         finally:

@@ -57,7 +57,7 @@ def bench(
         quiet: no progress.
 
     Returns:
-        0; 1 if something failed, or has become worse than it may.
+        0; 1 if something failed, or has become worse than it may. A signal ends the process: 128 + its number.
 
     Raises:
         ConfigError: there is nothing of this name to measure, or nothing to compare with.

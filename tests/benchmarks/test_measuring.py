@@ -20,7 +20,7 @@ from remuda.benchmarks.ours import WITH_TASKS, Ours, starts
 from remuda.benchmarks.peers import Multiprocessing, ProcessPool
 from remuda.benchmarks.plan import MEASURES, MODES, Absent, cells, measure
 from remuda.benchmarks.profile_call import CALL, STAGES, clock_around, profile
-from remuda.benchmarks.rounds import run_cell, run_cells
+from remuda.benchmarks.rounds import Signals, run_cell, run_cells
 from remuda.benchmarks.scale import QUICK, Cell, Outcome, Scale
 from remuda.benchmarks.subjects import Subject, run
 
@@ -154,21 +154,21 @@ def test_a_peer_that_is_not_installed_is_absent(monkeypatch: pytest.MonkeyPatch)
 @linux
 def test_a_driver_in_a_process_of_its_own() -> None:
     cell = Cell("latency", "ProcessPoolExecutor", "pinned", 4)
-    outcome = run_cell(cell, QUICK)
+    outcome = run_cell(cell, QUICK, Signals())
     assert outcome.error == ""
     assert outcome.cell == cell
     assert outcome.samples["own"][0] > 0
 
 
 def test_a_driver_that_fails_says_so() -> None:
-    outcome = run_cell(Cell("latency", "nobody", "free"), QUICK)
+    outcome = run_cell(Cell("latency", "nobody", "free"), QUICK, Signals())
     assert outcome.error == "KeyError: 'nobody'"
     assert outcome.samples == {}
 
 
 def test_a_driver_that_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert "the driver ended with status 1" in run_cell(Cell("latency", "loky", "free"), QUICK).error
+    assert "the driver ended with status 1" in run_cell(Cell("latency", "loky", "free"), QUICK, Signals()).error
 
 
 def test_a_driver_that_hangs_is_ended_with_all_that_it_has_started(
@@ -180,13 +180,13 @@ def test_a_driver_that_hangs_is_ended_with_all_that_it_has_started(
     monkeypatch.setattr(sys, "executable", str(hanging))
     monkeypatch.setattr("remuda.benchmarks.rounds._seconds_for", lambda cell, scale: 0.2)
     monkeypatch.setattr("remuda.benchmarks.rounds._GRACE", 0.0)
-    assert "it had not ended" in run_cell(Cell("latency", "loky", "free"), QUICK).error
+    assert "it had not ended" in run_cell(Cell("latency", "loky", "free"), QUICK, Signals()).error
 
 
 def test_who_is_absent_once_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def answer(cell: Cell, scale: Scale) -> Outcome:
+    def answer(cell: Cell, scale: Scale, signals: Signals) -> Outcome:
         asked.append(cell)
         return Outcome(cell, absent="it is not installed") if cell.subject == "loky" else Outcome(cell)
 
@@ -230,7 +230,7 @@ def test_memory_of_a_child() -> None:
 def test_records_against_a_model_on_loopback(who: str) -> None:
     pytest.importorskip("dspy")
     small = Scale(records=6, at_once=2, model=0.1)
-    outcome = run_cell(Cell("records", who, "free"), small)
+    outcome = run_cell(Cell("records", who, "free"), small, Signals())
     assert outcome.error == ""
     assert outcome.samples["answered"] == [1.0]
     assert 0 < outcome.samples["share"][0] <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def test_it_fails_when_it_has_become_worse(remuda: Any, tmp_path: Path) -> None:
     assert "1 worse than it may be" in out
     assert SMALL_CALL in out
     assert err == ""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_all_that_it_has_started(remuda: Any, signum: int) -> None:
+    process = remuda.start("bench", "--quick", "--rounds", "1000", "--measure", "latency", "--subject", "remuda")
+    assert "1/" in process.stderr.readline()  # from here on a driver runs, or is about to
+    process.send_signal(signum)
+    process.communicate()
+    assert process.returncode == 128 + signum
+    remuda.wait_for_all()
 
 
 @pytest.mark.parametrize(
