@@ -1,7 +1,7 @@
 """What is measured of every subject: a small call, many of them, and what comes after a kill.
 
-Each measure takes a subject that was loaded and not yet opened, and gives numbers by name. All answers are
-checked: a pool that answers wrongly has no speed.
+Each measure takes a subject that was loaded and not yet opened, and gives numbers by name. The answers of
+single calls are checked: a pool that answers wrongly has no speed.
 """
 
 from __future__ import annotations

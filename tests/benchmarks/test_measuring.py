@@ -46,11 +46,16 @@ def test_every_kind_of_subject_answers(make: type[Subject]) -> None:
 
 def test_a_wrong_answer_has_no_speed() -> None:
     class Wrong(RawPipe):
-        async def call(self, function: object, /, *args: bytes) -> bytes:  # type: ignore[override]
-            return (await super().call(function, *args))[:-1]  # type: ignore[arg-type, no-any-return]
+        calls = 0
 
-    with pytest.raises(AssertionError):
-        latency(Wrong(1), TINY)
+        async def call(self, function: object, /, *args: bytes) -> bytes:  # type: ignore[override]
+            self.calls += 1
+            answer = await super().call(function, *args)  # type: ignore[arg-type]
+            return answer[:-1] if self.calls == when else answer  # type: ignore[no-any-return]
+
+    for when in (1, TINY.warmup + 5):
+        with pytest.raises(AssertionError):
+            latency(Wrong(1), TINY)
 
 
 def test_one_that_blocks_never_waits_for_a_loop() -> None:
@@ -124,9 +129,9 @@ def test_the_ways_to_start_are_those_of_this_version() -> None:
 
 def test_all_take_turns_and_every_other_round_goes_the_other_way() -> None:
     there = [cell.subject for cell in cells(1, ["latency"], ["pinned"])]
-    both = list(cells(2, ["latency"], ["pinned"]))
-    back = [cell.subject for cell in both if cell.round == 1]
-    assert back == there[::-1]
+    four = list(cells(4, ["latency"], ["pinned"]))
+    orders = [[cell.subject for cell in four if cell.round == number] for number in range(4)]
+    assert orders == [there, there[::-1], there, there[::-1]]
     assert len(there) == len(set(there)) > 10
 
 
