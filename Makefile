@@ -9,7 +9,10 @@ MINUTES ?= 5
 # The wheel, and what stands in the docs: they are checked, with the generated pages.
 ELSEWHERE := tests/packaging tests/examples
 
-.PHONY: help demo test check docs coverage fuzz explore mutants shake clean
+# What `make bench` asks for: BENCH="--write" keeps a run, BENCH="--compare" judges it by the one that was kept.
+BENCH ?=
+
+.PHONY: help demo test check docs coverage fuzz bench explore mutants shake clean
 
 help:
 	@echo "make demo      answer 300 questions while workers are killed"
@@ -17,6 +20,7 @@ help:
 	@echo "make check     format, lint, types, generated docs, what stands in the docs, wheel"
 	@echo "make docs      bring the generated docs up to date"
 	@echo "make fuzz      attack the pool for MINUTES (5), in simulation and on real processes"
+	@echo "make bench     remuda beside other pools and the bare limits, as ratios; BENCH=--write keeps them; half an hour or more"
 	@echo "make explore   walk through larger pools state by state, for many minutes"
 	@echo "make mutants   plant bugs, change the deciding code in every small way, write down what is noticed; for hours"
 	@echo "make shake     all tests, 20 times, in another order each time, with both cores loaded"
@@ -49,6 +53,9 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m remuda fuzz --minutes $(MINUTES)
 	$(BIN)/python -m remuda fuzz --minutes $(MINUTES) --real
 	REMUDA_TEST_DEPTH=10 $(BIN)/python -m pytest -q -o timeout=3600 tests/specs
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m remuda bench $(BENCH)
 
 explore: $(VENV)/.dev
 	$(BIN)/python -m remuda.specs.deep
@@ -87,3 +94,7 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy,specs,dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev benchmarks/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@

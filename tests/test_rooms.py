@@ -18,7 +18,8 @@ MAY = {
     "bridge": {"bridge"},
     "runtime": {"statemachines", "bridge", "runtime"},
     "specs": {"statemachines", "bridge", "runtime", "specs"},
-    "remuda": {"statemachines", "bridge", "runtime", "specs", "cli"},  # the face may know all
+    "benchmarks": {"statemachines", "bridge", "runtime", "specs", "benchmarks"},
+    "remuda": {"statemachines", "bridge", "runtime", "specs", "benchmarks", "cli"},  # the face may know all
 }
 IMPURE = {
     *("trio", "asyncio", "threading", "multiprocessing", "concurrent", "queue", "subprocess"),

@@ -148,3 +148,40 @@ def fuzz(
     from remuda.cli.fuzz import fuzz as run_fuzz
 
     raise typer.Exit(run_fuzz(rules, minutes, seed, real=real, quiet=quiet))
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this: latency, throughput, recovery, 'recovery with DSPy', features, beginning, profile or records."
+        ),
+    ] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Only pinned (all on one core) or free.")] = None,
+    subject: Annotated[list[str] | None, typer.Option(help="Only those whose names have this in them.")] = None,
+    quick: Annotated[bool, typer.Option(help="So little that the numbers mean nothing: to see that it runs.")] = False,
+    records: Annotated[int | None, typer.Option(min=1, help="DSPy records for the model; default: 10 000.")] = None,
+    raw: Annotated[Path | None, typer.Option("--json", help="Write all that was measured to this file.")] = None,
+    write: Annotated[bool, typer.Option(help="Keep it, in a checkout: docs/benchmarks.md, plot, ratios.")] = False,
+    compare: Annotated[bool, typer.Option(help="Fail if it is worse than the ratios that were kept.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+) -> None:
+    """Measure remuda, other pools that are installed, and the bare limits, side by side."""
+    from remuda.cli.bench import bench as run_bench
+
+    raise typer.Exit(
+        run_bench(
+            rounds,
+            measure or (),
+            mode or (),
+            subject or (),
+            quick=quick,
+            records=records,
+            raw=raw,
+            write=write,
+            compare=compare,
+            quiet=quiet,
+        )
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("statemachines", "bridge", "runtime", "specs")
+ROOMS = ("statemachines", "bridge", "runtime", "specs", "benchmarks")
 
 
 @pytest.fixture(scope="session")

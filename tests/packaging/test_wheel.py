@@ -57,6 +57,18 @@ def test_a_users_own_runtime_is_theirs(python: Path, tmp_path: Path) -> None:
     assert done.stdout.split() == ["True", "remuda.runtime.opening"], done.stderr
 
 
+def test_the_benchmarks_run_from_the_wheel(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "bench.py").write_text(
+        "import sys, remuda.cli\n"
+        "sys.argv += 'bench --quick --rounds 1 --measure latency --mode free --subject remuda'.split()\n"
+        "remuda.cli.main()\n"
+    )
+    done = _run(python, tmp_path, "bench.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| remuda, an adapter " in done.stdout
+    assert "from a checkout" not in done.stdout
+
+
 def _run(python: Path, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(folder)}
     return subprocess.run(

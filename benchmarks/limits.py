@@ -1,0 +1,184 @@
+"""The bare limits: two processes, two descriptors, and nothing around them.
+
+The child is forked, reads and writes what it has read. The parent writes, waits and reads, either in a
+blocking way or as trio does it (`wait_readable`). Messages are smaller than what a pipe takes at once, so
+that a read always has all of one. No pool can be faster.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from remuda.benchmarks.subjects import Blocking, Subject, Trio, Waiter
+
+__all__ = ["RawPipe", "RawSocketpair", "TrioPipe", "TrioSocketpair", "round_trip"]
+
+T = TypeVar("T")
+_ROOM = 1 << 16
+
+
+class Child:
+    """A forked process that gives back what it gets.
+
+    Args:
+        by_pipes: two pipes; else a socketpair.
+        waiting: whether reading blocks.
+    """
+
+    def __init__(self, *, by_pipes: bool, waiting: bool) -> None:
+        if by_pipes:
+            their_read, self.write_fd = os.pipe()
+            self.read_fd, their_write = os.pipe()
+        else:
+            ours, theirs = socket.socketpair()
+            self.read_fd = self.write_fd = ours.detach()
+            their_read = their_write = theirs.detach()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                while data := os.read(their_read, _ROOM):
+                    os.write(their_write, data)
+            finally:
+                os._exit(0)
+        for fd in {their_read, their_write}:
+            os.close(fd)
+        os.set_blocking(self.read_fd, waiting)
+
+    def close(self) -> None:
+        """End it."""
+        for fd in {self.read_fd, self.write_fd}:
+            os.close(fd)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+class _Limit(Subject):
+    """What the limits share: they have no functions, only the way there and back."""
+
+    by_pipes: bool
+    children: list[Child]
+
+    async def worker_pid(self) -> int:
+        return self.children[0].pid
+
+    @abstractmethod
+    async def call(self, function: Callable[..., T], /, *args: Any) -> T:
+        """Send the argument there and back, to the first child."""
+
+
+class _Raw(_Limit, Blocking):
+    def start(self) -> None:
+        self.children = [Child(by_pipes=self.by_pipes, waiting=True) for _ in range(self.workers)]
+
+    def close(self) -> None:
+        for child in self.children:
+            child.close()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Waiter:
+        child = self.children[0]
+        os.write(child.write_fd, args[0])
+        return lambda seconds: os.read(child.read_fd, _ROOM)
+
+    async def call(self, function: Callable[..., T], /, *args: Any) -> T:
+        child = self.children[0]
+        os.write(child.write_fd, args[0])
+        return os.read(child.read_fd, _ROOM)  # type: ignore[return-value]
+
+    async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
+        busy = {child.read_fd: child for child in self.children[:callers]}
+        with select.epoll() as poll:
+            for child in busy.values():
+                poll.register(child.read_fd, select.EPOLLIN)
+                os.write(child.write_fd, argument)
+            left = calls - len(busy)
+            while busy:
+                for fd, _ in poll.poll():
+                    os.read(fd, _ROOM)
+                    if left > 0:
+                        left -= 1
+                        os.write(busy[fd].write_fd, argument)
+                    else:
+                        del busy[fd]
+
+
+class RawPipe(_Raw):
+    """Blocking, two pipes."""
+
+    by_pipes = True
+
+
+class RawSocketpair(_Raw):
+    """Blocking, a socketpair."""
+
+    by_pipes = False
+
+
+class _Bare(_Limit, Trio):
+    @asynccontextmanager
+    async def pool(self) -> AsyncGenerator[None]:
+        self.children = [Child(by_pipes=self.by_pipes, waiting=False) for _ in range(self.workers)]
+        try:
+            yield
+        finally:
+            for child in self.children:
+                child.close()
+
+    async def call(self, function: Callable[..., T], /, *args: Any) -> T:
+        return await _there_and_back(self.children[0], args[0])  # type: ignore[return-value]
+
+    async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
+        import trio
+
+        left = calls
+
+        async def again(child: Child) -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                await _there_and_back(child, argument)
+
+        async with trio.open_nursery() as nursery:
+            for child in self.children[:callers]:
+                nursery.start_soon(again, child)
+
+
+class TrioPipe(_Bare):
+    """In trio's loop, two pipes."""
+
+    by_pipes = True
+
+
+class TrioSocketpair(_Bare):
+    """In trio's loop, a socketpair."""
+
+    by_pipes = False
+
+
+async def _there_and_back(child: Child, data: bytes) -> bytes:
+    import trio
+
+    os.write(child.write_fd, data)
+    await trio.lowlevel.wait_readable(child.read_fd)
+    return os.read(child.read_fd, _ROOM)
+
+
+def round_trip(times: int, size: int) -> float:
+    """Seconds there and back by a blocking socketpair, the median: how fast this machine is at this moment."""
+    child, data, taken = Child(by_pipes=False, waiting=True), b"x" * size, []
+    try:
+        for _ in range(times):
+            start = time.perf_counter()
+            os.write(child.write_fd, data)
+            os.read(child.read_fd, _ROOM)
+            taken.append(time.perf_counter() - start)
+    finally:
+        child.close()
+    return sorted(taken)[len(taken) // 2]
