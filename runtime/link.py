@@ -166,7 +166,7 @@ class Link:
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
-        call, process = worker.call, self.process
+        call = worker.call
         began = call is not None and self.has_begun(call)
         if worker.cause == _HUNG_UP and status is not None:
             # Now it is known how that came, and that is what its caller should read.

@@ -156,7 +156,9 @@ def mutants(count: int, seed: int = 0) -> Iterator[bytes]:
                 case 2:
                     data[place:place] = data[place:end]
                 case 3:
-                    data[place:place] = dice.choice((b"\xff\xff\xff\xff", b"\0\0\0\1", b"\xc1", b"\xdd\x7f\xff\xff\xff"))
+                    data[place:place] = dice.choice(
+                        (b"\xff\xff\xff\xff", b"\0\0\0\1", b"\xc1", b"\xdd\x7f\xff\xff\xff")
+                    )
                 case 4 if data:
                     data[place % len(data)] ^= 1 << dice.randrange(8)
                 case _:
