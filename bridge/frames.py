@@ -83,7 +83,8 @@ class Decoder:
     def _split(self, data: bytes) -> list[bytes]:
         if self._chunks:
             data = b"".join((*self._chunks, data))
-        bodies, start, end = [], 0, len(data)
+        bodies: list[bytes] = []
+        start, end = 0, len(data)
         self._wanted = _HEADER
         while end - start >= _HEADER:
             size = int.from_bytes(data[start : start + _HEADER], "big")
