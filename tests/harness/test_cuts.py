@@ -44,13 +44,14 @@ FOUND = {
     "an answer that is read together with a header that is too long": ("burst", TO_APPLICATION, "once", -1),
     "half a header behind an answer": ("stray", TO_APPLICATION, "once", -1),
     "a page that names another call, and a reply to it": ("flip", TO_WORKER, "once", 8),
+    "a page that names what was repeated for the journal": ("kill", TO_APPLICATION, "replay", -1),
 }
-"""What the harness has found: the name of the test, and the cut."""
+"""What the harness has found, in the product or in a first way to mend it: the name of the test, and the cut."""
 
 
 @pytest.mark.parametrize("name", FOUND)
 async def test_what_it_has_found(name: str, running_clock: object, tmp_path: Path) -> None:
-    async with rig(FUNCTIONS, "spawn", tmp_path) as here:
+    async with rig(ADAPTER, "spawn", tmp_path) as here:
         seen = await here.round(at(here.recording, *FOUND[name]))
         assert not wrong(seen, here.recording)
 

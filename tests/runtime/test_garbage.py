@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from remuda.bridge.frames import pack
 from remuda.bridge.messages import Result, encode
@@ -48,6 +49,20 @@ async def test_an_answer_before_garbage_is_delivered_and_nobody_is_given_what_co
         async with open_pool(adapter="simulated", max_workers=1, launcher=launcher) as pool:
             assert await pool.call("once", {"value": 1}) == "in time"
             assert await pool.call("once", {"value": 2}) == 2
+            assert [worker.generation for worker in pool.snapshot().workers] == [2]
+
+
+async def test_garbage_behind_an_answer_ends_the_worker_before_anybody_needs_it(autojump_clock: object) -> None:
+    answer = pack(encode(Result(1, "in time")), READ_BYTES)
+
+    def cast(order: StartOrder) -> Behaviour:
+        play = (Begin(), Emit(answer + b"\xff" * 9), Hang())
+        return Behaviour(calls={1: play} if order.generation == 1 else {})
+
+    async with SimLauncher.open(cast) as launcher:
+        async with open_pool(adapter="simulated", max_workers=1, launcher=launcher) as pool:
+            assert await pool.call("once", {"value": 1}) == "in time"
+            await trio.sleep(1)
             assert [worker.generation for worker in pool.snapshot().workers] == [2]
 
 
