@@ -12,7 +12,7 @@ ELSEWHERE := tests/packaging tests/examples
 # What `make bench` asks for: BENCH="--write" keeps a run, BENCH="--compare" judges it by the one that was kept.
 BENCH ?=
 
-.PHONY: help demo test check docs coverage fuzz bench explore mutants shake clean
+.PHONY: help demo test check docs coverage fuzz bench harness explore mutants shake clean
 
 help:
 	@echo "make demo      answer 300 questions while workers are killed"
@@ -21,6 +21,7 @@ help:
 	@echo "make docs      bring the generated docs up to date"
 	@echo "make fuzz      attack the pool for MINUTES (5), in simulation and on real processes"
 	@echo "make bench     remuda beside other pools and the bare limits, as ratios; BENCH=--write keeps them; half an hour or more"
+	@echo "make harness   cut and kill workers at every byte, a thousand times under load, and the application too; for hours"
 	@echo "make explore   walk through larger pools state by state, for many minutes"
 	@echo "make mutants   plant bugs, change the deciding code in every small way, write down what is noticed; for hours"
 	@echo "make shake     all tests, 20 times, in another order each time, with both cores loaded"
@@ -56,6 +57,17 @@ fuzz: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m remuda bench $(BENCH)
+
+# All of it, also if something fails on the way; with the fork server where the system has one.
+harness: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	failed=0; \
+	$(BIN)/python -m tests.harness cuts --start forkserver || failed=1; \
+	$(BIN)/python -m tests.harness cuts --start spawn --every 7 || failed=1; \
+	$(BIN)/python -m tests.harness kills --times 1000 || failed=1; \
+	$(BIN)/python -m pytest -q --count 10 tests/reality/test_killed.py -k after_the_next_start || failed=1; \
+	$(BIN)/python -m tests.harness.fuzzing --seconds $$((60 * $(MINUTES))) || failed=1; \
+	exit $$failed
 
 explore: $(VENV)/.dev
 	$(BIN)/python -m remuda.specs.deep

@@ -184,7 +184,7 @@ class Link:
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
-        call, process = worker.call, self.process
+        call = worker.call
         began = call is not None and self.has_begun(call)
         usage = Usage() if process is None else process.usage()
         if worker.cause in ("", _HUNG_UP) and (reason := self._reason(status, usage)):

@@ -16,18 +16,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 import trio.testing
 
-from ..leaks import Before
-from .cuts import FAULTS, Cut, every
+from ..leaks import Before  # noqa: TID252  # tests are no package that is installed
+from .cuts import FAULTS, PARTS, Cut, Recording, every
 from .judge import wrong
 from .kills import WAYS, kill_many
-from .rig import ADAPTER, FUNCTIONS, rig, start_methods
+from .rig import ADAPTER, FUNCTIONS, Round, run, start_methods
 
 PATIENCE = 120
 """Seconds that one round may take before it is given up: a guard, not a threshold."""
@@ -49,34 +50,42 @@ class _Guard:
         os._exit(2)
 
 
-async def _cuts(kind: str, start_method: str, args: argparse.Namespace, folder: Path) -> int:
-    guard, failures, outcomes = _Guard(), 0, Counter[str]()
-    done, began = 0, time.monotonic()
-    async with rig(kind, start_method, folder) as here:
-        for number, cut in enumerate(every(here.recording, args.fault or FAULTS)):
-            if (
-                number % args.every != args.first
-                or (args.borders and not cut.border)
-                or args.only not in ("", str(cut))
-            ):
-                continue
-            guard.begin(cut)
-            seen = await here.round(cut)
-            done += 1
-            outcomes.update(call.outcome for call in seen.calls)
-            trouble = wrong(seen, here.recording)
-            if trouble:
-                failures += 1
-                print(f"{kind}, {start_method}: {cut}")
-                for line in trouble:
-                    print(f"    {line}")
-                print(f"    again: python -m tests.harness cuts --kind {kind} --start {start_method} --only '{cut}'")
-            if done % 500 == 0:
-                print(f"    … {done} cuts, {(time.monotonic() - began) / done * 1000:.0f} ms each", flush=True)
-        signal.alarm(0)
-    each = (time.monotonic() - began) / max(done, 1)
-    print(f"{kind}, {start_method}: {done} cuts, {each * 1000:.0f} ms each, {failures} with trouble; {dict(outcomes)}")
-    return failures
+class _Cuts:
+    """One run over the cuts of one pool."""
+
+    def __init__(self, kind: str, start_method: str, args: argparse.Namespace) -> None:
+        self.name = f"{kind}, {start_method}"
+        self.args = args
+        self.guard = _Guard()
+        self.done = self.failures = 0
+        self.outcomes: Counter[str] = Counter()
+        self.again = f"python -m tests.harness cuts --kind {kind} --start {start_method} --only"
+        self.began = time.monotonic()
+
+    def choose(self, recording: Recording) -> Iterator[Cut]:
+        args = self.args
+        for number, cut in enumerate(every(recording, args.fault or FAULTS)):
+            if number % args.every == args.first and (cut.border or not args.borders):
+                if cut.part in (args.part or PARTS) and args.only in ("", str(cut)):
+                    yield cut
+
+    def judge(self, seen: Round, recording: Recording) -> None:
+        self.done += 1
+        self.outcomes.update(call.outcome for call in seen.calls)
+        trouble = wrong(seen, recording)
+        if trouble:
+            self.failures += 1
+            print(f"{self.name}: {seen.cut}", *trouble, f"again: {self.again} '{seen.cut}'", sep="\n    ")
+        if self.done % 500 == 0:
+            print(f"    … {self.done} cuts, {self.each:.0f} ms each", flush=True)
+
+    @property
+    def each(self) -> float:
+        return 1000 * (time.monotonic() - self.began) / max(self.done, 1)
+
+    def __str__(self) -> str:
+        outcomes = dict(self.outcomes.most_common())
+        return f"{self.name}: {self.done} cuts, {self.each:.0f} ms each, {self.failures} with trouble; {outcomes}"
 
 
 def cuts(args: argparse.Namespace) -> int:
@@ -84,15 +93,17 @@ def cuts(args: argparse.Namespace) -> int:
     failures = 0
     for start_method in args.start or start_methods():
         for kind in args.kind or (ADAPTER, FUNCTIONS):
+            it = _Cuts(kind, start_method, args)
             with tempfile.TemporaryDirectory() as folder:
                 before = Before("", None)
-                failures += trio.run(
-                    _cuts, kind, start_method, args, Path(folder), clock=trio.testing.MockClock(rate=1.0)
-                )
+                todo = partial(run, kind, start_method, Path(folder), it.choose, it.guard.begin, it.judge)
+                trio.run(todo, clock=trio.testing.MockClock(rate=1.0))
+                signal.alarm(0)
                 left = before.left()
+            print(it)
             if left:
-                failures += 1
-                print(f"{kind}, {start_method}: left behind: {'; '.join(left)}")
+                print(f"    left behind: {'; '.join(left)}")
+            failures += it.failures + bool(left)
     return failures
 
 
@@ -115,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--kind", action="append", choices=[ADAPTER, FUNCTIONS], help="what runs in the pool")
     one.add_argument("--start", action="append", choices=start_methods(), help="how workers are started")
     one.add_argument("--fault", action="append", choices=FAULTS, help="what happens there")
+    one.add_argument("--part", action="append", choices=PARTS, help="which part of the session")
     one.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth cut")
     one.add_argument("--first", type=int, default=0, metavar="N", help="of those, begin with this one (below --every)")
     one.add_argument("--borders", action="store_true", help="only the ends of frames")

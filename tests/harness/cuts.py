@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 
-from .paths import INSIDE as _  # isort: skip
-from gate import FAULTS  # isort: skip
+from .paths import gate
 
 __all__ = [
     "FAULTS",
@@ -34,6 +33,7 @@ __all__ = [
 
 PARTS = ("boot", "calls", "end")
 TO_WORKER, TO_APPLICATION = "to worker", "to application"
+FAULTS: tuple[str, ...] = gate.FAULTS
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from remuda.statemachines.effects import Verdict
 
 from .cuts import TO_APPLICATION, TO_WORKER, Cut, Frame, Recording
+from .paths import acts
 from .rig import Round, Seen
 
 __all__ = ["by_place", "by_trace", "wrong"]
@@ -57,6 +58,8 @@ def by_trace(round: Round) -> Iterator[str]:
     touched = 0
     for call in round.calls:
         touched += call.outcome != _plain(call)
+        if round.misled:
+            call.late.clear()  # what a journal repeats that the adapter does not have
         for what in _of_call(call, cut, garbled):
             yield f"{call.step.name} ({call.outcome}, begun {len(call.begun)}×): {what}"
     if touched > (2 if garbled else 1) and not (garbled and cut is not None and cut.part == "boot"):
@@ -89,7 +92,7 @@ def _of_call(call: Seen, cut: Cut | None, garbled: bool) -> Iterator[str]:
     if outcome == "value":
         if not call.done:
             yield "it has a value without having been executed"
-        if call.value[:2] != [call.key, _sum(call.key)] and not garbled:
+        if call.value[:2] != [call.key, acts.check(call.key)] and not garbled:
             yield f"it got another value: {call.value!r}"
     elif outcome == "RemoteValueError":
         if call.step.does != "fails" or not call.done:
@@ -129,12 +132,6 @@ def _of_state(round: Round, garbled: bool) -> Iterator[str]:
     expected = keep.key if keep.outcome == "value" else round.kept_before
     if look.value[2] != expected:
         yield f"the worker keeps {look.value[2]!r}, and {expected!r} was the last that succeeded"
-
-
-def _sum(key: str) -> int:
-    import acts
-
-    return acts.check(key)
 
 
 # ── By the place of the cut ─────────────────────────────────────────────────────────────────────

@@ -26,10 +26,8 @@ from remuda.runtime.pool import Pool
 from remuda.statemachines.errors import OutcomeUnknown
 from remuda.statemachines.worker import WorkerState
 
-from .paths import INSIDE
+from .paths import INSIDE, acts
 from .rig import start_methods
-
-import acts  # isort: skip
 
 __all__ = ["WAYS", "Kills", "kill_many"]
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
+import trio.lowlevel
 import trio.testing
 
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
@@ -28,19 +29,16 @@ from remuda.runtime.events import CallEnded, Event, Transition, WorkerEnded
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Lease, Pool
 from remuda.statemachines import events as ev
-from remuda.statemachines.errors import RemudaError
+from remuda.statemachines.errors import RemudaError, UnknownCommand
 from remuda.statemachines.pool import PoolState
 from remuda.statemachines.worker import WorkerState
 
-from ..leaks import _children
-from .cuts import Cut, Frame, frames
-from .paths import INSIDE
+from ..leaks import _children  # noqa: TID252  # tests are no package that is installed
+from .cuts import Cut, Frame, Recording, frames
+from .paths import INSIDE, acts, cutting
 from .tap import Tapped, tapping
 
-import acts  # isort: skip
-from cutting import FOLDER  # isort: skip
-
-__all__ = ["ADAPTER", "FUNCTIONS", "STEPS", "Rig", "Round", "Seen", "start_methods", "rig"]
+__all__ = ["ADAPTER", "FUNCTIONS", "STEPS", "Rig", "Round", "Seen", "rig", "run", "start_methods"]
 
 ADAPTER, FUNCTIONS = "adapter", "functions"
 AGES = 1000.0
@@ -112,6 +110,8 @@ class Round:
     cut: Cut | None
     calls: list[Seen] = field(default_factory=list)
     fired: bool = False
+    misled: bool = False
+    """Whether the pool was told other commands than the adapter has. It is of no use for another round then."""
     kept_before: str | None = None
     left: list[str] = field(default_factory=list)
     """What is there afterwards that was not there before."""
@@ -140,6 +140,7 @@ class Rig:
         self._other_calls = 0
         self._other_trouble: list[str] = []
         self._there: dict[str, Any] = {}
+        self._commands: object = None
 
     # ── What happens ────────────────────────────────────────────────────────────────────────────
 
@@ -175,6 +176,15 @@ class Rig:
             WorkerState.READY,
         ]
 
+    @property
+    def _is_misled(self) -> bool:
+        """Whether the pool takes other commands for the adapter's than those that it has.
+
+        What a worker says in its hello is believed, for all calls of the pool, until the next one says something
+        else. So garbage that can be read may mean that there is no such command, or that it has another journal.
+        """
+        return self._commands is not None and self.pool._commands != self._commands
+
     @asynccontextmanager
     async def _waiting_for_the_victim(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
@@ -206,11 +216,17 @@ class Rig:
                     answer = await lease.call("pulse", {"token": token}, timeout=float("inf"))
                 else:
                     answer = await lease.run_sync(acts.pulse, token, timeout=float("inf"))
+            except UnknownCommand as error:
+                self._other_wanted = 0
+                if not self._is_misled:
+                    self._other_trouble.append(repr(error))
             except Exception as error:
                 self._other_trouble.append(repr(error))
+                self._tell()
                 return
-            if answer != token:
-                self._other_trouble.append(f"asked for {token}, got {answer!r}")
+            else:
+                if answer != token:
+                    self._other_trouble.append(f"asked for {token}, got {answer!r}")
             self._other_calls += 1
             self._tell()
             await trio.sleep(0.002)
@@ -243,6 +259,7 @@ class Rig:
             victim = self._victim
             victim.arm(cut)
         recorded = self._victim
+        seen.misled = self._is_misled
         for step in self.steps:
             if step.does == "health":
                 await self._be_checked()
@@ -287,7 +304,7 @@ class Rig:
         async with self._waiting_for_the_victim():
             await self._until(lambda: self._has_ended(victim))
         while self._victim is victim:
-            await trio.sleep(0)  # it starts in a thread, which tells the pool and nobody else
+            await trio.lowlevel.checkpoint()  # it starts in a thread, which tells the pool and nobody else
 
     async def _be_checked(self) -> None:
         victim, start = self._victim, len(self._events)
@@ -411,7 +428,7 @@ async def rig(kind: str, start_method: str, folder: Path) -> AsyncIterator[Rig]:
         call_timeout=AGES,
         shutdown_timeout=AGES,
         max_frame_bytes=1024,
-        env={"PYTHONPATH": os.pathsep.join(path), FOLDER: str(orders), acts.TRACE: str(trace)},
+        env={"PYTHONPATH": os.pathsep.join(path), cutting.FOLDER: str(orders), acts.TRACE: str(trace)},
         health=Health(interval=AGES, timeout=AGES, failures=1),
         restart=Restart(base=1e-6, cap=1e-6, burst=10**9),
         retry=Retry(base=0, cap=0),
@@ -428,6 +445,40 @@ async def rig(kind: str, start_method: str, folder: Path) -> AsyncIterator[Rig]:
                 for record in (False, True, False):
                     plain = await self.round(None, record=record)
                     assert not plain.others, plain.others
+                self._commands = self.pool._commands
                 assert not getattr(self.pool.launcher, "refusal", ""), "workers are spawned, and were to be forked"
                 yield self
                 nursery.cancel_scope.cancel()
+
+
+async def run(
+    kind: str,
+    start_method: str,
+    folder: Path,
+    choose: Callable[[Recording], Iterable[Cut]],
+    before: Callable[[Cut], None],
+    after: Callable[[Round, Recording], None],
+) -> None:
+    """One round for each cut, in one pool as long as that is of use.
+
+    Args:
+        kind, start_method: which pool.
+        folder: where it keeps its files; empty.
+        choose: the cuts, of a session that was recorded.
+        before, after: called around each round.
+    """
+    cuts: deque[Cut] | None = None
+    number = 0
+    while cuts is None or cuts:
+        number += 1
+        place = folder / str(number)
+        place.mkdir()
+        async with rig(kind, start_method, place) as here:
+            cuts = deque(choose(here.recording)) if cuts is None else cuts
+            misled = False
+            while cuts and not misled:
+                cut = cuts.popleft()
+                before(cut)
+                seen = await here.round(cut)
+                after(seen, here.recording)
+                misled = seen.misled

@@ -20,9 +20,7 @@ from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
 from remuda.runtime import opening
 
 from .cuts import TO_WORKER, Cut
-from .paths import INSIDE as _  # isort: skip
-from cutting import FIRED, ORDER  # isort: skip
-from gate import Fault  # isort: skip
+from .paths import cutting, gate
 
 __all__ = ["Tap", "Tapped", "tapping"]
 
@@ -33,7 +31,7 @@ class Tapped:
     def __init__(self, worker: WorkerProcess, order: StartOrder, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
-        self._fault: Fault | None = None
+        self._fault: gate.Fault | None = None
         self._cut: Cut | None = None
         self._dead = False
         self.slot, self.generation, self.pid = order.slot, order.generation, worker.pid
@@ -46,22 +44,22 @@ class Tapped:
         """Cut it there, counted from now on."""
         self._cut = cut
         if cut.direction == TO_WORKER:
-            self._fault = Fault(cut.frame, cut.offset, cut.fault)
+            self._fault = gate.Fault(cut.frame, cut.offset, cut.fault)
         else:
             draft = self._folder / f"draft.{self.pid}"
             draft.write_text(f"{cut.frame} {cut.offset} {cut.fault}")
-            draft.rename(self._folder / f"{ORDER}.{self.pid}")
+            draft.rename(self._folder / f"{cutting.ORDER}.{self.pid}")
 
     @property
     def fired(self) -> bool:
         """Whether the place of the cut was reached."""
         if self._fault is not None:
             return self._fault.struck
-        return (self._folder / f"{FIRED}.{self.pid}").exists()
+        return (self._folder / f"{cutting.FIRED}.{self.pid}").exists()
 
     def disarm(self) -> None:
         """Remove what the cut has left."""
-        for name in (FIRED, ORDER):
+        for name in (cutting.FIRED, cutting.ORDER):
             (self._folder / f"{name}.{self.pid}").unlink(missing_ok=True)
 
     def read(self) -> bytes | None:
