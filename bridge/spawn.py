@@ -40,7 +40,7 @@ import trio
 import remuda
 from remuda.bridge import page
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, StartOrder
+from remuda.bridge.seam import Activity, Evidence, StartOrder
 
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
@@ -163,6 +163,7 @@ class SpawnedWorker:
             os.set_blocking(fd, False)
         self._page = evidence
         self._evidence = Evidence(0, 0)
+        self._activity = Activity("booting")
         self._words = LastWords()
         self._status: int | None = None
         self._reaped = False
@@ -256,6 +257,36 @@ class SpawnedWorker:
             return self._evidence
         return Evidence(self._page.started, self._page.finished)
 
+    def activity(self) -> Activity:
+        """What it is doing, by what it has recorded; after `close`, what it was doing then."""
+        return self._activity if self._closed else self._page.activity()
+
+    # ── Interrupts ──────────────────────────────────────────────────────────────────────────────
+
+    def ask_for_stack(self) -> None:
+        """Have it write down what all its threads are doing; nothing, once it has been reaped."""
+        if not self._reaped:
+            self._page.rewind()
+            self._signal_alone(signal.SIGUSR2)
+
+    def stack(self) -> tuple[str, bool]:
+        """What it has written of that since it was last asked, and whether that is all."""
+        return ("", False) if self._closed else self._page.stack()
+
+    def interrupt(self, call: int) -> None:
+        """Raise `remuda.Interrupted` in its main thread, if user code of this very call runs there."""
+        if not self._reaped:
+            self._page.interrupt(call)
+            self._signal_alone(signal.SIGUSR1)
+
+    def _signal_alone(self, signum: int) -> None:
+        """Signal the process, and not what it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, signum)  # it cannot be another's, whoever has reaped it
+            else:
+                os.kill(self._pid, signum)
+
     # ── Its words ───────────────────────────────────────────────────────────────────────────────
 
     async def stderr_readable(self) -> None:
@@ -299,7 +330,7 @@ class SpawnedWorker:
         """
         if self._closed:
             return
-        self._evidence = self.evidence()
+        self._evidence, self._activity = self.evidence(), self.activity()
         self._closed = True
         _open.discard(self)
         if not self._reaped:
@@ -319,6 +350,8 @@ class SpawnedWorker:
         for fd in (*self._waited_for(), self._lifeline_fd):
             with suppress(OSError):  # it may have been closed there before
                 os.close(fd)
+        with suppress(OSError):
+            self._page.close()
 
     def _waited_for(self) -> list[int]:
         """The descriptors that a task may wait for."""

@@ -43,7 +43,7 @@ def test_the_layout_is_the_documented_one(fd: int) -> None:
     evidence.start(0x0102)
     evidence.finish(0x0304)
     content = os.pread(fd, 4096, 0)
-    assert content[:8] == b"remuda\x00\x01"
+    assert content[:8] == b"remuda\x00\x02"
     assert int.from_bytes(content[64:72], "little") == 0x0102
     assert int.from_bytes(content[128:136], "little") == 0x0304
     evidence.close()
@@ -89,7 +89,7 @@ def test_what_a_killed_process_has_stored_remains(fd: int) -> None:
     evidence.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x02" + b"\0" * 4088])
+@pytest.mark.parametrize("content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x02", b"remuda\x00\x01" + b"\0" * (17 * 4096 - 8)])
 def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page"
     path.write_bytes(content)
