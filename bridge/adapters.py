@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from remuda.bridge import functions
 from remuda.bridge.messages import CommandInfo
 from remuda.statemachines.errors import ConfigError, SerializationError, UnknownCommand
 
-__all__ = ["Adapter", "OnTimeout", "command", "command_name", "load", "reference_to"]
+__all__ = ["Adapter", "OnTimeout", "check_on_timeout", "command", "command_name", "load", "reference_to"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +39,15 @@ _GROUP = "remuda.adapters"
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _OURS = {"dspy": "remuda.bridge.dspy_adapter:DSPyAdapter"}
+
+
+
+def check_on_timeout(owner: str, value: object) -> None:
+    """Refuse anything but the two."""
+    if value not in get_args(OnTimeout):
+        raise ConfigError(
+            f"on_timeout of {owner} is {value!r}; it must be 'kill' or 'interrupt'", context={"field": "on_timeout"}
+        )
 
 
 @overload
@@ -119,10 +128,8 @@ def _declare(
         raise ConfigError(f"timeout of the command {name!r} is {timeout!r}; it must be seconds above zero")
     if journal is not None and forgets is not None:
         raise ConfigError(f"the command {name!r} has both journal and forgets; it can leave something or take it back")
-    if on_timeout is not None and on_timeout not in ("kill", "interrupt"):
-        raise ConfigError(
-            f"on_timeout of the command {name!r} is {on_timeout!r}; it must be 'kill', 'interrupt', or None"
-        )
+    if on_timeout is not None:
+        check_on_timeout(f"the command {name!r}", on_timeout)
     if on_timeout == "interrupt" and (journal is not None or forgets is not None):
         raise ConfigError(
             f"the command {name!r} has {'journal' if forgets is None else 'forgets'} and on_timeout='interrupt'; "

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +42,12 @@ _HUNG_UP = "it closed its channel"
 
 _LAST_WORDS = 16
 """Reads of stderr after the end: as many as empty a pipe, and no more, for a grandchild may go on writing."""
+
+_STACK_WITHIN = 0.1
+"""Seconds that a worker has to write down its stack. It takes a tenth of a millisecond, if it can run at all."""
+
+_LOOK_EVERY = 0.001
+"""Seconds between two looks whether it has: nobody says so."""
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -73,6 +80,9 @@ class Link:
         """Whether the channel is of no more use, because the worker is on its way out."""
         self._garbled = False
         """Whether it has broken the rules of the channel: nothing on it is believed any more."""
+        self._sent: tuple[int, str] = 0, ""  # the last call, and its command
+        self.stopping: trio.Event | None = None
+        """Set when the call that the worker was told to stop is behind it, or the worker is."""
         self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
@@ -166,7 +176,7 @@ class Link:
             # Now it is known how that came, and that is what its caller should read.
             worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
         cause = worker.cause or cause
-        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail)
+        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail, self._doing())
         if not worker.on_purpose:
             pool.last_death = death
         self.over = True
@@ -181,6 +191,16 @@ class Link:
                 pool.config.name, worker.slot.index, worker.generation, self.pid, death, worker.on_purpose, pool.now()
             )
         )
+
+    def _doing(self) -> str:
+        """What the worker was doing when it last said so, in words."""
+        if self.process is None:
+            return ""
+        activity, (number, command) = self.process.activity(), self._sent
+        if activity.phase != "running":
+            return activity.phase
+        text = f"running {command!r}" if activity.call == number else "repeating what the journal has"
+        return text if activity.report is None else f"{text} ({activity.report})"
 
     async def _pass_on_stderr(self, process: WorkerProcess) -> None:
         while self._note_stderr(process):
@@ -213,6 +233,48 @@ class Link:
         """Stop waiting for a process that does not go."""
         self._scope.cancel()
 
+    # ── Interrupts ──────────────────────────────────────────────────────────────────────────────
+
+    def interrupt(self, call: Call) -> None:
+        """Have the worker say where it is, and stop this call."""
+        ticket, process = _ticket(call), self.process
+        assert process is not None
+        ticket.dumped, self.stopping = trio.Event(), trio.Event()
+        process.ask_for_stack()
+        self._pool.spawn(partial(self._see_it_stop, ticket, process, self.stopping))
+
+    async def _see_it_stop(self, ticket: Ticket, process: WorkerProcess, stopped: trio.Event) -> None:
+        """First its stack, then the interrupt, then whatever it answers."""
+        assert ticket.dumped is not None
+        call, worker = ticket.call, self.worker
+        try:
+            try:
+                ticket.stack = await self._stack(call, process)
+            finally:
+                ticket.dumped.set()
+            if worker.interrupted is call and not self.over:
+                process.interrupt(call.id)
+            while worker.interrupted is call and not self.over:
+                await self._turn()
+        finally:
+            stopped.set()
+
+    async def _stack(self, call: Call, process: WorkerProcess) -> str | None:
+        """Where the worker is, as far as it can be had in a moment.
+
+        Once it has answered nothing more is read there: the next stack would be that of the next call.
+        """
+        text, whole = "", False
+        with trio.move_on_after(_STACK_WITHIN):
+            while self.worker.interrupted is call and not self.over:
+                text, whole = process.stack()
+                if whole:
+                    break
+                if self.read():
+                    self.wake()
+                await trio.sleep(_LOOK_EVERY)
+        return text if "File " in text else None
+
     # ── Sending ─────────────────────────────────────────────────────────────────────────────────
 
     def send_call(self, call: Call) -> None:
@@ -220,6 +282,7 @@ class Link:
         ticket = _ticket(call)
         if self._is_quiet():
             replay = self._replay()
+            self._sent = call.id, ticket.command
             self._expected.append((call.id, call))
             self._write(replay + ticket.frame if replay else ticket.frame)
         ticket.assigned(self)

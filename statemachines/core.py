@@ -257,7 +257,7 @@ class Core:
         if worker is not None and lease.state is CallState.RUNNING:
             if worker.call is not None:
                 raise InvalidLease("this worker is busy with another call of its holder; await that one first")
-            if worker.interrupted is not None:
+            if worker.interrupted is not None and call.deadline > now:
                 raise InvalidLease("this worker has yet to stop a call of its holder; try again when it has")
         self.calls[call.id] = call
         alive = (WorkerState.BUSY, WorkerState.DRAINING)
