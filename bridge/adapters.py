@@ -41,7 +41,6 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 _OURS = {"dspy": "remuda.bridge.dspy_adapter:DSPyAdapter"}
 
 
-
 def check_on_timeout(owner: str, value: object) -> None:
     """Refuse anything but the two."""
     if value not in get_args(OnTimeout):

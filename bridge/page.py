@@ -255,7 +255,7 @@ _own: Page | None = None
 
 def own(page: Page) -> None:
     """Make this the page of this process: `progress` reports there."""
-    global _own
+    global _own  # noqa: PLW0603  # a process has one page
     _own = page
 
 

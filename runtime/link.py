@@ -231,6 +231,7 @@ class Link:
 
     def abandon(self) -> None:
         """Stop waiting for a process that does not go."""
+        self.over = True
         self._scope.cancel()
 
     # ── Interrupts ──────────────────────────────────────────────────────────────────────────────

@@ -218,11 +218,12 @@ class Program:
         if turn is None or turn.execution is None or turn.outcome is not None or deaf:
             await async_fn(*args)
             return
-        with trio.CancelScope() as self._process.in_user_code:
+        with trio.CancelScope() as scope:
+            self._process.in_user_code = scope
             try:
                 await async_fn(*args)
             finally:
-                scope, self._process.in_user_code = self._process.in_user_code, None
+                self._process.in_user_code = None
         if scope.cancelled_caught:
             await self._process.gate()
             raise Interrupted

@@ -89,7 +89,9 @@ def test_what_a_killed_process_has_stored_remains(fd: int) -> None:
     evidence.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x02", b"remuda\x00\x01" + b"\0" * (17 * 4096 - 8)])
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x02", b"remuda\x00\x01" + b"\0" * (17 * 4096 - 8)]
+)
 def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page"
     path.write_bytes(content)
