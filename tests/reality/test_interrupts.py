@@ -127,7 +127,7 @@ async def test_a_worker_that_cannot_say_where_it_is(clock: MockClock, fifo: str)
             nursery.start_soon(call)
             await read_fifo(fifo)
             os.kill(pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)  # noqa: ASYNC222  # at once
             clock.jump(SECONDS)
         clock.jump(GRACE)
         assert await pool.call("pid") != pid
