@@ -35,7 +35,7 @@ _HELD = frozenset({WorkerState.BUSY, WorkerState.DRAINING, WorkerState.INTERRUPT
 _WITH_WORKER = frozenset({CallState.ASSIGNED, CallState.RUNNING})
 _WITHOUT_PROCESS = frozenset({SlotState.BACKOFF, SlotState.QUARANTINED, SlotState.STARTING})
 _EMPTY = frozenset({SlotState.BACKOFF, SlotState.QUARANTINED})
-_TIMED = frozenset({WorkerState.INITIALIZING, WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.INTERRUPTING})
+_TIMED = frozenset({WorkerState.INITIALIZING, WorkerState.CHECKING, WorkerState.DEGRADED})
 """States that end when time has passed, if nothing else ends them."""
 _CLOSING = frozenset({PoolState.DRAINING, PoolState.CLOSED})
 

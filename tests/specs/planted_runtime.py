@@ -20,11 +20,13 @@ from remuda.runtime.link import Link
 from remuda.runtime.pool import Lease, Pool
 from remuda.runtime.ticket import Ticket
 from remuda.specs.probe import PLANS
+from remuda.specs.program import Program, Turn
 from remuda.specs.simulated import SimWorker
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
 from remuda.statemachines.core import Core
 from remuda.statemachines.crew import Crew
+from remuda.statemachines.errors import Interrupted
 from remuda.statemachines.subjects import Call, Rung, Worker
 from remuda.statemachines.timers import Timers
 
@@ -208,6 +210,28 @@ def an_answer_goes_to_whoever_is_next(patch: pytest.MonkeyPatch) -> None:
         take(link, reply)
 
     patch.setattr(Link, "_take_reply", blind)
+
+
+@bug(
+    "errors_reach_their_callers",
+    seen_in="signals that arrive when what they were meant for is over",
+    plans=("slow", "stubborn", "answer"),
+)
+def an_interrupt_that_comes_late_hits_the_next_call(patch: pytest.MonkeyPatch) -> None:
+    user_code = Program._user_code
+
+    def later(worker: SimWorker, call: int) -> None:
+        worker._process.to_stop = call
+
+    async def hit(program: Program, turn: Turn | None, deaf: bool, async_fn: Any, *args: object) -> None:
+        process = program._process
+        if turn is not None and turn.execution is not None and 0 < process.to_stop < turn.call.id:
+            process.to_stop = 0
+            raise Interrupted
+        await user_code(program, turn, deaf, async_fn, *args)
+
+    patch.setattr(SimWorker, "interrupt", later)
+    patch.setattr(Program, "_user_code", hit)
 
 
 @bug("permits_end_with_their_calls", seen_in="pybreaker, purgatory: probes that were cancelled kept their permit")
