@@ -105,7 +105,8 @@ class WorkerProcess(Protocol):
         """Raise `remuda.Interrupted` in its main thread, if user code of this very call runs there.
 
         If the call has yet to begin, it will not; in all other cases nothing happens. Only the process
-        itself is disturbed, not its group.
+        itself is disturbed, not its group. It is raised once; but a signal can come too early to end a system
+        call, so whoever wants to be sure sends it again.
         """
 
     async def stderr_readable(self) -> None:

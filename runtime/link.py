@@ -49,6 +49,10 @@ _STACK_WITHIN = 0.1
 _LOOK_EVERY = 0.001
 """Seconds between two looks whether it has: nobody says so."""
 
+_AGAIN_AFTER = 0.01
+"""Seconds, and then twice as many, after which the signal is sent again. One that comes between Python's look for
+signals and a system call, or while the stack is written, does not end the system call. It is raised once anyway."""
+
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
 
@@ -253,10 +257,13 @@ class Link:
                 ticket.stack = await self._stack(call, process)
             finally:
                 ticket.dumped.set()
-            if worker.interrupted is call and not self.over:
-                process.interrupt(call.id)
+            pause = _AGAIN_AFTER
             while worker.interrupted is call and not self.over:
-                await self._turn()
+                process.interrupt(call.id)
+                with trio.move_on_after(pause):
+                    while worker.interrupted is call and not self.over:
+                        await self._turn()
+                pause *= 2
         finally:
             stopped.set()
 

@@ -7,7 +7,7 @@ like: bugs of this kind were in pools that people used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -46,6 +46,7 @@ class Bug:
         seen_in: where the like of it was.
         plans: what callers ask for while it is looked for.
         seed: where the search begins; one that gets there soon.
+        fields: of `PoolConfig`, that are fixed while it is looked for.
     """
 
     name: str
@@ -54,14 +55,17 @@ class Bug:
     seen_in: str
     plans: tuple[str, ...]
     seed: int
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 BUGS: list[Bug] = []
 
 
-def bug(*rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS), seed: int = 1) -> Callable[[Plant], Plant]:
+def bug(
+    *rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS), seed: int = 1, **fields: Any
+) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans, seed))
+        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans, seed, fields))
         return plant
 
     return register
@@ -215,13 +219,14 @@ def an_answer_goes_to_whoever_is_next(patch: pytest.MonkeyPatch) -> None:
 @bug(
     "errors_reach_their_callers",
     seen_in="signals that arrive when what they were meant for is over",
-    plans=("slow", "stubborn", "answer"),
+    plans=("slow",),
+    on_timeout="interrupt",
+    max_workers=1,
+    min_workers=1,
+    max_waiting=1000,
 )
-def an_interrupt_that_comes_late_hits_the_next_call(patch: pytest.MonkeyPatch) -> None:
+def an_interrupt_that_comes_again_hits_the_next_call(patch: pytest.MonkeyPatch) -> None:
     user_code = Program._user_code
-
-    def later(worker: SimWorker, call: int) -> None:
-        worker._process.to_stop = call
 
     async def hit(program: Program, turn: Turn | None, deaf: bool, async_fn: Any, *args: object) -> None:
         process = program._process
@@ -230,7 +235,6 @@ def an_interrupt_that_comes_late_hits_the_next_call(patch: pytest.MonkeyPatch) -
             raise Interrupted
         await user_code(program, turn, deaf, async_fn, *args)
 
-    patch.setattr(SimWorker, "interrupt", later)
     patch.setattr(Program, "_user_code", hit)
 
 
