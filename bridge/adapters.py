@@ -21,21 +21,32 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from remuda.bridge import functions
 from remuda.bridge.messages import CommandInfo
 from remuda.statemachines.errors import ConfigError, SerializationError, UnknownCommand
 
-__all__ = ["Adapter", "command", "command_name", "load", "reference_to"]
+__all__ = ["Adapter", "OnTimeout", "check_on_timeout", "command", "command_name", "load", "reference_to"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+OnTimeout = Literal["kill", "interrupt"]
+"""What becomes of a worker when the time of its call is over, or its caller has left."""
 
 _MARK = "__remuda_command__"
 _GROUP = "remuda.adapters"
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _OURS = {"dspy": "remuda.bridge.dspy_adapter:DSPyAdapter"}
+
+
+def check_on_timeout(owner: str, value: object) -> None:
+    """Refuse anything but the two."""
+    if value not in get_args(OnTimeout):
+        raise ConfigError(
+            f"on_timeout of {owner} is {value!r}; it must be 'kill' or 'interrupt'", context={"field": "on_timeout"}
+        )
 
 
 @overload
@@ -49,6 +60,7 @@ def command(
     timeout: float | None = None,
     journal: str | bool | None = None,
     forgets: str | None = None,
+    on_timeout: OnTimeout | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -60,6 +72,7 @@ def command(
     timeout: float | None = None,
     journal: str | bool | None = None,
     forgets: str | None = None,
+    on_timeout: OnTimeout | None = None,
 ) -> F | Callable[[F], F]:
     """Mark a method of an adapter as a command.
 
@@ -72,13 +85,16 @@ def command(
             that one's next call. The name of an argument: one call is kept for each of its values,
             the latest. True: only the latest call is kept.
         forgets: the name of an argument: a success takes back what was kept for its value.
+        on_timeout: what becomes of the worker when the time of a call is over, or its caller gone:
+            "kill", or "interrupt" (see `PoolConfig.on_timeout`); default: what the pool says. A command
+            with `journal` or `forgets` is never interrupted: half of it might stay behind.
 
     Raises:
         ConfigError: one of these is not as described, or the function is a coroutine or generator.
     """
 
     def mark(function: F) -> F:
-        info = _declare(function, idempotent, timeout, journal, forgets)
+        info = _declare(function, idempotent, timeout, journal, forgets, on_timeout)
         setattr(function, _MARK, info)
         return function
 
@@ -91,6 +107,7 @@ def _declare(
     timeout: float | None,
     journal: str | bool | None,
     forgets: str | None,
+    on_timeout: str | None,
 ) -> CommandInfo:
     if not inspect.isfunction(function):
         raise ConfigError(f"@command is for methods written with def, and {function!r} is none; put it right above one")
@@ -110,6 +127,13 @@ def _declare(
         raise ConfigError(f"timeout of the command {name!r} is {timeout!r}; it must be seconds above zero")
     if journal is not None and forgets is not None:
         raise ConfigError(f"the command {name!r} has both journal and forgets; it can leave something or take it back")
+    if on_timeout is not None:
+        check_on_timeout(f"the command {name!r}", on_timeout)
+    if on_timeout == "interrupt" and (journal is not None or forgets is not None):
+        raise ConfigError(
+            f"the command {name!r} has {'journal' if forgets is None else 'forgets'} and on_timeout='interrupt'; "
+            "half of what it leaves in its worker might stay behind. Drop one of the two"
+        )
     arguments = list(inspect.signature(function).parameters.values())[1:]
     names = [argument.name for argument in arguments if argument.kind not in _MANY]
     by_position = [argument.name for argument in arguments if argument.kind in _BY_POSITION]
@@ -122,7 +146,7 @@ def _declare(
             key_at = by_position.index(value) if value in by_position else None
         elif value is not None and not (option == "journal" and value is True):
             raise ConfigError(f"{option} of the command {name!r} is {value!r}; it must name an argument")
-    return CommandInfo(name, idempotent, timeout, journal, forgets, key_at)
+    return CommandInfo(name, idempotent, timeout, journal, forgets, key_at, on_timeout)
 
 
 # ── In the application ──────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,9 @@ The rules:
   unpickling its arguments included; "answered" when the last byte of the answer is written.
 * **Every call is answered,** whatever the user's code raises, be it SystemExit, whatever the result
   is like, however large it is. A worker that cannot keep that promise dies, which is an answer too.
+* **An interrupt is meant for one call.** The application stores which one, and sends SIGUSR1; the
+  handler raises only while user code of that call runs, and once. A flag says so, which is set right
+  before that code and taken away right behind it, inside of a `try` that catches what lands between.
 * **The end of the channel is the end.** When the application closes it, the worker tears down and
   goes. When the application dies, the lifeline kills the whole process group, whatever it does.
 
@@ -28,12 +31,12 @@ import sys
 from collections import deque
 from typing import Any
 
-from remuda.bridge import functions, lifeline, messages, remote
+from remuda.bridge import functions, lifeline, messages, page, remote
 from remuda.bridge.adapters import Adapter, load
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
 from remuda.bridge.messages import FailureKind
 from remuda.bridge.page import Page
-from remuda.statemachines.errors import FrameTooLarge, SerializationError, UnknownCommand, WorkerUnfit
+from remuda.statemachines.errors import FrameTooLarge, Interrupted, SerializationError, UnknownCommand, WorkerUnfit
 
 __all__ = ["main"]
 
@@ -86,10 +89,12 @@ class Channel:
 class Worker:
     """The loop."""
 
-    def __init__(self, channel: Channel, page: Page) -> None:
+    def __init__(self, channel: Channel, evidence: Page) -> None:
         self._channel = channel
-        self._page = page
+        self._page = evidence
         self._adapter: Adapter | None = None
+        self._open_to_interrupt = 0
+        """The call whose user code runs at this moment; 0 for none."""
 
     def run(self) -> int:
         """Boot, serve, tear down; returns the exit status."""
@@ -116,6 +121,7 @@ class Worker:
             else:
                 raise SystemExit(f"remuda worker: a {kind.__name__} message came out of turn")
         if self._adapter is not None:
+            self._page.enter(page.TEARING_DOWN)
             self._adapter.teardown()
         return 0
 
@@ -138,13 +144,16 @@ class Worker:
             functions.expect_main(boot.main_path, boot.main_module)
             stage = "import"
             if boot.adapter is not None:
+                self._page.enter(page.IMPORTING)
                 adapter = load(boot.adapter)
                 stage = "setup"
+                self._page.enter(page.SETTING_UP)
                 adapter.setup(boot.settings)
                 self._adapter, commands = adapter, adapter.commands
         except BaseException as error:
             self._channel.send(messages.BootFailed(stage, remote.describe(error)))
             return False
+        self._page.enter(page.IDLE)
         self._channel.send(messages.Hello(os.getpid(), messages.VERSION, commands))
         self._channel.allow(boot.max_frame_bytes)
         return True
@@ -153,27 +162,42 @@ class Worker:
 
     def _serve(self, call: messages.Call) -> None:
         """Run one call and answer it."""
-        page = self._page
+        evidence = self._page
         try:
-            if self._adapter is None:
-                page.start(call.id)
-                function = functions.resolve(call.command)
-                args, kwargs = functions.read_request(call.args)
-                value: Any = functions.dumps(function(*args, **kwargs))
-            else:
-                method = self._adapter.method(call.command)
-                page.start(call.id)
-                value = _call(method, call.args)
+            try:
+                self._open_to_interrupt = call.id
+                if evidence.interrupted == call.id:
+                    raise Interrupted  # its time was over before it came here
+                if self._adapter is None:
+                    evidence.start(call.id)
+                    function = functions.resolve(call.command)
+                    args, kwargs = functions.read_request(call.args)
+                    value: Any = functions.dumps(function(*args, **kwargs))
+                else:
+                    method = self._adapter.method(call.command)
+                    evidence.start(call.id)
+                    value = _call(method, call.args)
+            finally:
+                self._open_to_interrupt = 0
         except BaseException as error:
+            evidence.enter(page.ANSWERING)
             self._refuse(call.id, *_judge(error))
         else:
+            evidence.enter(page.ANSWERING)
             try:
                 self._channel.send(messages.Result(call.id, None if call.quiet else value))
             except FrameTooLarge as error:
                 self._refuse(call.id, error, FailureKind.TOO_LARGE)
             except SerializationError as error:
                 self._refuse(call.id, error, FailureKind.UNSERIALIZABLE)
-        page.finish(call.id)
+        evidence.finish(call.id)
+
+    def interrupt(self, signum: int, frame: object) -> None:
+        """The handler of SIGUSR1. Python runs it between two instructions of the main thread."""
+        number = self._open_to_interrupt
+        if number and number == self._page.interrupted:
+            self._open_to_interrupt = 0
+            raise Interrupted
 
     def _refuse(self, number: int, error: BaseException, kind: FailureKind) -> None:
         failure = remote.describe(error)
@@ -183,11 +207,13 @@ class Worker:
             self._channel.send(messages.Failure(number, remote.brief(failure), kind))
 
     def _check(self, ping: messages.Ping) -> None:
+        self._page.enter(page.CHECKING)
         try:
             healthy, reason = (True, "") if self._adapter is None else self._adapter.health()
         except BaseException as error:
             failure = remote.describe(error)
             healthy, reason = False, f"{failure.type_name}: {failure.message}"[:200]
+        self._page.enter(page.IDLE)
         self._channel.send(messages.Pong(ping.id, healthy, reason))
 
 
@@ -231,6 +257,8 @@ def _judge(error: BaseException) -> tuple[BaseException, FailureKind]:
         return error, FailureKind.UNSERIALIZABLE
     if issubclass(cls, MemoryError | WorkerUnfit):
         return error, FailureKind.UNFIT
+    if issubclass(cls, Interrupted):
+        return error, FailureKind.INTERRUPTED
     return error, FailureKind.RAISED
 
 
@@ -243,9 +271,14 @@ def main(read_fd: int, write_fd: int, lifeline_fd: int, page_fd: int) -> int:
         os.set_inheritable(fd, False)
     lifeline.hold(lifeline_fd)
     faulthandler.enable(2)
-    page = Page(page_fd)
+    evidence = Page(page_fd)
     os.close(page_fd)
+    page.own(evidence)
+    # Written by the signal's handler itself, so also while C code holds the interpreter.
+    faulthandler.register(signal.SIGUSR2, evidence.fd, all_threads=True, chain=False)
+    worker = Worker(Channel(read_fd, write_fd), evidence)
+    signal.signal(signal.SIGUSR1, worker.interrupt)
     try:
-        return Worker(Channel(read_fd, write_fd), page).run()
+        return worker.run()
     except BrokenPipeError:
         return 1  # the application has closed its end in the middle of an answer

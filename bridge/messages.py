@@ -9,8 +9,8 @@
     Ping      how are you?                    Pong        well, or not, because
     Shutdown  finish and go
 
-One question is answered by one answer, in order. There is no message for "stop what you are doing":
-a worker that has to stop is killed. Bodies are MessagePack, with arrays for messages and a small
+One question is answered by one answer, in order. There is no message for "stop what you are doing", since
+nobody would read it: a worker that has to stop gets a signal, and is killed if that does not help. Bodies are MessagePack, with arrays for messages and a small
 integer to tell them apart; unknown tags, missing fields and wrong types are refused by the decoder.
 
 What one end can write the other cannot always read: a value that is nested almost too deeply for the
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-VERSION = "1"
+VERSION = "2"
 """Of all that is declared here. Both ends must have the same: a worker is no server for others."""
 
 
@@ -83,6 +83,8 @@ class FailureKind(StrEnum):
     """It ran, but its result exceeds the largest frame."""
     UNREADABLE = "unreadable"
     """Its arguments arrived, but cannot be read there; it was not begun."""
+    INTERRUPTED = "interrupted"
+    """It was told to stop, and did."""
 
 
 class RemoteFailure(msgspec.Struct, frozen=True, array_like=True):
@@ -109,6 +111,8 @@ class CommandInfo(msgspec.Struct, frozen=True, array_like=True):
     forgets: Name | None = None
     key_at: Annotated[int, Meta(ge=0)] | None = None
     """Where the argument that `journal` or `forgets` names stands, if it may be given by position."""
+    on_timeout: str | None = None
+    """"kill", "interrupt", or None for what the pool says."""
 
 
 class Boot(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -16,19 +16,19 @@ from __future__ import annotations
 import math
 import os
 import select
+import signal
 import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
-from signal import SIGKILL
 
 import trio
 
 from remuda.bridge import escaped, usage
 from remuda.bridge.ends import OurEnds, above_stderr
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, Usage
+from remuda.bridge.seam import Activity, Evidence, Usage
 
 __all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd"]
 
@@ -59,6 +59,7 @@ class LocalWorker(ABC):
             os.set_blocking(fd, False)
         self._mark, self._born = mark, born
         self._evidence = Evidence(0, 0)
+        self._activity = Activity("booting")
         self._words = LastWords()
         self._status: int | None = None
         self._usage = Usage(rss=0)  # and nothing more, if somebody else reaps it
@@ -155,9 +156,39 @@ class LocalWorker(ABC):
             return self._evidence
         return Evidence(self._page.started, self._page.finished)
 
+    def activity(self) -> Activity:
+        """What it is doing, by what it has recorded; after `close`, what it was doing then."""
+        return self._activity if self._closed else self._page.activity()
+
     def usage(self) -> Usage:
         """What it uses now; after its end, what it has used in its life, as far as the kernel says."""
         return self._usage if self._reaped else usage.now(self._pid)
+
+    # ── Interrupts ──────────────────────────────────────────────────────────────────────────────
+
+    def ask_for_stack(self) -> None:
+        """Have it write down what all its threads are doing; nothing, once it has been reaped."""
+        if not self._reaped:
+            self._page.rewind()
+            self._signal_alone(signal.SIGUSR2)
+
+    def stack(self) -> tuple[str, bool]:
+        """What it has written of that since it was last asked, and whether that is all."""
+        return ("", False) if self._closed else self._page.stack()
+
+    def interrupt(self, call: int) -> None:
+        """Raise `remuda.Interrupted` in its main thread, if user code of this very call runs there."""
+        if not self._reaped:
+            self._page.interrupt(call)
+            self._signal_alone(signal.SIGUSR1)
+
+    def _signal_alone(self, signum: int) -> None:
+        """Signal the process, and not what it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, signum)  # it cannot be another's, whoever has reaped it
+            else:
+                os.kill(self._pid, signum)
 
     # ── Its words ───────────────────────────────────────────────────────────────────────────────
 
@@ -199,10 +230,10 @@ class LocalWorker(ABC):
         """Close all descriptors. A process that still lives does not survive it."""
         if self._closed:
             return
-        self._evidence = self.evidence()
+        self._evidence, self._activity = self.evidence(), self.activity()
         self._let_go()
         if not self._reaped:
-            self.signal(SIGKILL)
+            self.signal(signal.SIGKILL)
             self._reaped = True  # from here on it is somebody else's
             self._reap_later()
         for fd in self._waited_for():

@@ -24,8 +24,10 @@ from typing import Protocol
 import msgspec
 
 from remuda.bridge.messages import Boot, RemoteFailure
+from remuda.bridge.page import Activity
 
 __all__ = [
+    "Activity",
     "Evidence",
     "Launcher",
     "StartOrder",
@@ -124,6 +126,28 @@ class WorkerProcess(Protocol):
         somebody else has reaped.
         """
         ...
+
+    def activity(self) -> Activity:
+        """What it is doing, by what it has recorded."""
+        ...
+
+    def ask_for_stack(self) -> None:
+        """Have it write down what all its threads are doing; nothing, once it has been reaped."""
+
+    def stack(self) -> tuple[str, bool]:
+        """What it has written of that since it was last asked, at most 64 KiB; and whether that is all.
+
+        It never waits. After `close` it is ("", False).
+        """
+        ...
+
+    def interrupt(self, call: int) -> None:
+        """Raise `remuda.Interrupted` in its main thread, if user code of this very call runs there.
+
+        If the call has yet to begin, it will not; in all other cases nothing happens. Only the process
+        itself is disturbed, not its group. It is raised once; but a signal can come too early to end a system
+        call, so whoever wants to be sure sends it again.
+        """
 
     async def stderr_readable(self) -> None:
         """Wait until it has written something to stderr, or has closed it."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # what type checkers take for true; `typing` itself would be an import
 if TYPE_CHECKING:
     from remuda.bridge.adapters import command as command
+    from remuda.bridge.page import progress as progress
     from remuda.runtime.config import Breaker as Breaker
     from remuda.runtime.config import Health as Health
     from remuda.runtime.config import Limits as Limits
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from remuda.statemachines.errors import ConfigError as ConfigError
     from remuda.statemachines.errors import FrameTooLarge as FrameTooLarge
     from remuda.statemachines.errors import IllegalTransition as IllegalTransition
+    from remuda.statemachines.errors import Interrupted as Interrupted
     from remuda.statemachines.errors import InvalidLease as InvalidLease
     from remuda.statemachines.errors import OutcomeUnknown as OutcomeUnknown
     from remuda.statemachines.errors import PoolClosed as PoolClosed
@@ -59,13 +61,14 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "bridge.adapters": "command",
+    "bridge.page": "progress",
     "runtime.config": "Breaker Health Limits PoolConfig Restart Retry",
     "runtime.opening": "open_pool run_pool",
     "runtime.pool": "Lease Pool Session",
     "runtime.snapshot": "PoolSnapshot WorkerSnapshot",
     "statemachines.errors": (
         "CallTimeout Category CheckoutTimeout CircuitOpen ConfigError FrameTooLarge IllegalTransition "
-        "InvalidLease OutcomeUnknown PoolClosed PoolFailed PoolFull PoolStartError ProtocolError RemoteError "
+        "Interrupted InvalidLease OutcomeUnknown PoolClosed PoolFailed PoolFull PoolStartError ProtocolError RemoteError "
         "RemudaError SerializationError SessionExpired SessionLost Severity UnknownCommand WorkerDeath "
         "WorkerDied WorkerUnfit"
     ),

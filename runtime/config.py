@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -65,6 +65,11 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         checkout_timeout: seconds that `checkout` waits for a worker; infinity for no limit.
         shutdown_timeout: seconds that closing takes at most, whatever the workers do.
         session_ttl: seconds since its last use that a session keeps its preferred worker.
+        on_timeout: what becomes of a worker when the time of its call is over, or its caller has left, unless
+            the call or its command says otherwise. "kill": it is killed, and another one takes its place.
+            "interrupt": `remuda.Interrupted` is raised in the call; a worker that answers to that is kept,
+            and `CallTimeout` says where it was. Commands with a journal are not interrupted.
+        interrupt_grace: seconds that an interrupted worker has to answer, before it is killed.
         max_frame_bytes: the largest message in either direction, from 1 KiB up to 4 GiB - 1.
         env: added to the environment of the workers.
         cwd: the working directory of the workers, default: the application's when the pool is opened.
@@ -92,6 +97,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     checkout_timeout: float = 5.0
     shutdown_timeout: float = 10.0
     session_ttl: float = 300.0
+    on_timeout: Literal["kill", "interrupt"] = "kill"
+    interrupt_grace: float = 1.0
     max_frame_bytes: int = 64 * _MIB
     env: dict[str, str] = {}
     cwd: str | None = None
@@ -136,6 +143,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_seconds(own, "checkout_timeout", self.checkout_timeout, zero=True, endless=True)
         check_seconds(own, "shutdown_timeout", self.shutdown_timeout)
         check_seconds(own, "session_ttl", self.session_ttl)
+        if self.on_timeout not in ("kill", "interrupt"):
+            raise _wrong("on_timeout", self.on_timeout, "'kill' or 'interrupt'")
+        check_seconds(own, "interrupt_grace", self.interrupt_grace)
         check_int(own, "max_frame_bytes", self.max_frame_bytes, 1024, 2**32 - 1)
         check_int(own, "history", self.history, 0)
         for name, kind in _PARTS.items():
@@ -156,6 +166,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             init_timeout=self.init_timeout,
             shutdown_timeout=self.shutdown_timeout,
             session_ttl=self.session_ttl,
+            interrupt_grace=self.interrupt_grace,
             health=self.health,
             restart=self.restart,
             retry=self.retry,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,6 +49,16 @@ _LAST_WORDS = 16
 
 _IN_A_TURN = 16
 """Reads of the channel before others have their turn, and after the end: as many as empty the largest pipe."""
+
+_STACK_WITHIN = 0.1
+"""Seconds that a worker has to write down its stack. It takes a tenth of a millisecond, if it can run at all."""
+
+_LOOK_EVERY = 0.001
+"""Seconds between two looks whether it has: nobody says so."""
+
+_AGAIN_AFTER = 0.01
+"""Seconds, and then twice as many, after which the signal is sent again. One that comes between Python's look for
+signals and a system call, or while the stack is written, does not end the system call. It is raised once anyway."""
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -86,6 +97,9 @@ class Link:
         self._struck = False
         """Whether it got SIGKILL from us while it was alive."""
         self._kills_before = pool.out_of_memory.before()
+        self._sent: tuple[int, str] = 0, ""  # the last call, and its command
+        self.stopping: trio.Event | None = None
+        """Set when the call that the worker was told to stop is behind it, or the worker is."""
         self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
@@ -184,7 +198,7 @@ class Link:
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
         pool, worker = self._pool, self.worker
-        call = worker.call
+        call, process = worker.call, self.process
         began = call is not None and self.has_begun(call)
         usage = Usage() if process is None else process.usage()
         if worker.cause in ("", _HUNG_UP) and (reason := self._reason(status, usage)):
@@ -193,7 +207,9 @@ class Link:
             # Now it is known how that came, and that is what its caller should read.
             worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
         cause = worker.cause or cause
-        death = WorkerDeath(worker.slot.index, worker.generation, cause, status, tail, usage.cpu, usage.max_rss)
+        death = WorkerDeath(
+            worker.slot.index, worker.generation, cause, status, tail, usage.cpu, usage.max_rss, self._doing()
+        )
         if not worker.on_purpose:
             pool.last_death = death
         self.over = True
@@ -221,6 +237,16 @@ class Link:
     @property
     def _name(self) -> str:
         return f"{self.worker.slot.index}.{self.worker.generation}"
+
+    def _doing(self) -> str:
+        """What the worker was doing when it last said so, in words."""
+        if self.process is None:
+            return ""
+        activity, (number, command) = self.process.activity(), self._sent
+        if activity.phase != "running":
+            return activity.phase
+        text = f"running {command!r}" if activity.call == number else "repeating what the journal has"
+        return text if activity.report is None else f"{text} ({activity.report})"
 
     async def _pass_on_stderr(self, process: WorkerProcess) -> None:
         while self._note_stderr(process):
@@ -258,11 +284,57 @@ class Link:
 
     def abandon(self) -> None:
         """Stop waiting for a process that does not go."""
+        self.over = True
         self._scope.cancel()
 
     def hurry(self, deadline: float) -> None:
         """It has ended: what is still to be done after it has time until then."""
         self._scope.deadline = deadline
+
+    # ── Interrupts ──────────────────────────────────────────────────────────────────────────────
+
+    def interrupt(self, call: Call) -> None:
+        """Have the worker say where it is, and stop this call."""
+        ticket, process = _ticket(call), self.process
+        assert process is not None
+        ticket.dumped, self.stopping = trio.Event(), trio.Event()
+        process.ask_for_stack()
+        self._pool.spawn(partial(self._see_it_stop, ticket, process, self.stopping))
+
+    async def _see_it_stop(self, ticket: Ticket, process: WorkerProcess, stopped: trio.Event) -> None:
+        """First its stack, then the interrupt, then whatever it answers."""
+        assert ticket.dumped is not None
+        call, worker = ticket.call, self.worker
+        try:
+            try:
+                ticket.stack = await self._stack(call, process)
+            finally:
+                ticket.dumped.set()
+            pause = _AGAIN_AFTER
+            while worker.interrupted is call and not self.over:
+                process.interrupt(call.id)
+                with trio.move_on_after(pause):
+                    while worker.interrupted is call and not self.over:
+                        await self._turn()
+                pause *= 2
+        finally:
+            stopped.set()
+
+    async def _stack(self, call: Call, process: WorkerProcess) -> str | None:
+        """Where the worker is, as far as it can be had in a moment.
+
+        Once it has answered nothing more is read there: the next stack would be that of the next call.
+        """
+        text, whole = "", False
+        with trio.move_on_after(_STACK_WITHIN):
+            while self.worker.interrupted is call and not self.over:
+                text, whole = process.stack()
+                if whole:
+                    break
+                if self.read():
+                    self.wake()
+                await trio.sleep(_LOOK_EVERY)
+        return text if "File " in text else None
 
     # ── Sending ─────────────────────────────────────────────────────────────────────────────────
 
@@ -273,6 +345,7 @@ class Link:
         self._before = process.evidence().started
         if self._is_quiet():
             replay = self._replay()
+            self._sent = call.id, ticket.command
             self._expected.append((call.id, call))
             self._write(replay + ticket.frame if replay else ticket.frame)
         ticket.assigned(self)

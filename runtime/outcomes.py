@@ -128,14 +128,18 @@ def _timed_out(pool: Pool, ticket: Ticket, answer: Answer) -> RemudaError:
             "Raise checkout_timeout, add workers, or hold them for less time"
         )
     end = {
+        "interrupted": "its worker was told to stop, and is killed if it does not do so within "
+        f"{pool.config.interrupt_grace:g} s",
         "on a worker": "its worker was killed and is being replaced",
         "between attempts": "its worker had died and it was to be tried again",
         "waiting for a worker": "it waited for a worker all the time and was never begun",
     }[answer.cause]
-    return CallTimeout(
+    error = CallTimeout(
         f"{ticket.command!r} passed its deadline after {seconds:.3g} s; {end}. "
         "Give it a longer timeout, or more workers if it had to wait"
     )
+    error.stack = ticket.stack
+    return error
 
 
 def _died(pool: Pool, ticket: Ticket, answer: Answer) -> RemudaError:

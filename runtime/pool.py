@@ -22,7 +22,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 import trio
 
 from remuda.bridge import functions, messages
-from remuda.bridge.adapters import command_name, reference_to
+from remuda.bridge.adapters import OnTimeout, check_on_timeout, command_name, reference_to
 from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
@@ -114,6 +114,7 @@ class Pool:
         timeout: float | None = None,
         session: str | None = None,
         idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any: ...
 
     @overload
@@ -125,6 +126,7 @@ class Pool:
         timeout: float | None = None,
         session: str | None = None,
         idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> T: ...
 
     async def call(  # type: ignore[misc]  # mypy does not see that *args: Any takes what *args: *Ts does
@@ -135,6 +137,7 @@ class Pool:
         timeout: float | None = None,
         session: str | None = None,
         idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any:
         """Run a command of the adapter in a worker.
 
@@ -148,6 +151,8 @@ class Pool:
             session: a name. Calls of a session go to the same worker, as long as that one is free.
             idempotent: whether doing it twice is harmless, so that it may be tried again when a
                 worker has died with it. Default: what the command says.
+            on_timeout: what becomes of the worker when the time is over, or the caller is cancelled: "kill",
+                or "interrupt" (see `PoolConfig`). Default: the command's own, else the pool's.
 
         Returns:
             What the command returned, as plain data.
@@ -159,7 +164,7 @@ class Pool:
             WorkerDied, ProtocolError, PoolFull, PoolClosed, PoolFailed, CircuitOpen, UnknownCommand,
             SerializationError, FrameTooLarge: as their texts say.
         """
-        return await self._call(command, args, timeout, session, idempotent, None)
+        return await self._call(command, args, timeout, session, idempotent, on_timeout, None)
 
     async def run_sync(
         self,
@@ -169,6 +174,7 @@ class Pool:
         timeout: float | None = None,
         session: str | None = None,
         idempotent: bool = False,
+        on_timeout: OnTimeout | None = None,
     ) -> T:
         """Run a plain function in a worker, as `trio.to_thread.run_sync` does in a thread.
 
@@ -178,7 +184,7 @@ class Pool:
         Args:
             sync_fn: a function that can be imported, or one of the running script.
             args: its arguments.
-            timeout, session, idempotent: as for `call`.
+            timeout, session, idempotent, on_timeout: as for `call`.
 
         Raises:
             As `call` does.
@@ -188,7 +194,8 @@ class Pool:
                 f"{self.label} runs the commands of its adapter; for plain functions open a pool without one"
             )
         command, payload = functions.request(sync_fn, args)
-        value = await self._run(self._ticket(command, payload, None), timeout, session, idempotent, None)
+        ticket = self._ticket(command, payload, None)
+        value = await self._run(ticket, timeout, session, idempotent, on_timeout, None)
         return functions.loads(value, command)  # type: ignore[no-any-return]
 
     def session(self, name: str) -> Session:
@@ -213,7 +220,7 @@ class Pool:
         """
         timeout = self.config.checkout_timeout if timeout is None else timeout
         ticket = Ticket("checkout", self.now())
-        lease_call = self._make_call(ticket, timeout, session, False, None)
+        lease_call = self._make_call(ticket, timeout, session, False, "kill", None)
         lease_call.is_lease = True
         try:
             await self._wait(ticket)
@@ -245,6 +252,7 @@ class Pool:
                 self._note_begun(link)
             process = link.process if measure and link is not None else None
             usage = Usage() if process is None else process.usage()
+            activity = None if link is None or link.process is None else link.process.activity()
             workers.append(
                 WorkerSnapshot(
                     slot=worker.slot.index,
@@ -258,6 +266,9 @@ class Pool:
                     seconds_in_state=now - worker.since,
                     rss=usage.rss,
                     cpu=usage.cpu,
+                    phase=None if activity is None else activity.phase,
+                    silent_for=None if activity is None else activity.silent,
+                    progress=activity.report if activity is not None and activity.phase == "running" else None,
                 )
             )
         return PoolSnapshot(
@@ -332,6 +343,7 @@ class Pool:
         timeout: float | None,
         session: str | None,
         idempotent: bool | None,
+        on_timeout: OnTimeout | None,
         lease: Call | None,
     ) -> Any:
         if self._adapter is None:
@@ -352,8 +364,9 @@ class Pool:
         if info is not None:
             timeout = info.timeout if timeout is None else timeout
             idempotent = info.idempotent if idempotent is None else idempotent
+            on_timeout = _on_timeout_of(info, on_timeout)
         ticket = self._ticket(name, payload, info)
-        return await self._run(ticket, timeout, session, bool(idempotent), lease)
+        return await self._run(ticket, timeout, session, bool(idempotent), on_timeout, lease)
 
     def _ticket(self, command: str, args: Any, info: CommandInfo | None) -> Ticket:
         """Everything about a call that does not depend on who runs it; fails at the edge."""
@@ -376,12 +389,20 @@ class Pool:
         return ticket
 
     def _make_call(
-        self, ticket: Ticket, timeout: float | None, session: str | None, idempotent: bool, lease: Call | None
+        self,
+        ticket: Ticket,
+        timeout: float | None,
+        session: str | None,
+        idempotent: bool,
+        on_timeout: OnTimeout | None,
+        lease: Call | None,
     ) -> Call:
         timeout = self.config.call_timeout if timeout is None else timeout
         check_seconds("call", "timeout", timeout, zero=True, endless=True)
         if session is not None and not (isinstance(session, str) and session):
             raise ConfigError(f"call.session is {session!r}; it must be a text that is not empty")
+        if on_timeout is not None:
+            check_on_timeout("call", on_timeout)
         deadline = min(ticket.made + timeout, trio.current_effective_deadline())
         call = getattr(ticket, "call", None)
         if call is None:
@@ -390,13 +411,22 @@ class Pool:
         call.deadline = deadline
         call.session = session
         call.idempotent = idempotent
+        call.interrupt = (self.config.on_timeout if on_timeout is None else on_timeout) == "interrupt"
         call.lease = lease
         return call
 
     async def _run(
-        self, ticket: Ticket, timeout: float | None, session: str | None, idempotent: bool, lease: Call | None
+        self,
+        ticket: Ticket,
+        timeout: float | None,
+        session: str | None,
+        idempotent: bool,
+        on_timeout: OnTimeout | None,
+        lease: Call | None,
     ) -> Any:
-        self._make_call(ticket, timeout, session, idempotent, lease)
+        call = self._make_call(ticket, timeout, session, idempotent, on_timeout, lease)
+        if lease is not None and lease.worker is not None and lease.worker.interrupted is not None:
+            await self._until_it_has_stopped(lease.worker, call.deadline)
         await self._wait(ticket)
         return value_of(self, ticket)
 
@@ -427,6 +457,15 @@ class Pool:
         if not waited or ticket.answer.verdict is fx.Verdict.TIMED_OUT:
             # If it was trio's deadline that passed, this is where trio says so, in its own way.
             await trio.lowlevel.checkpoint()
+            if ticket.dumped is not None:
+                await ticket.dumped.wait()  # a moment: its caller shall learn where the worker was
+
+    async def _until_it_has_stopped(self, worker: Worker, deadline: float) -> None:
+        """The last call of its holder is over, but not yet for the worker; it has `interrupt_grace` for that."""
+        link = self._links.get(worker)
+        with trio.move_on_at(deadline):
+            if link is not None and link.stopping is not None:
+                await link.stopping.wait()
 
     async def _let_it_catch_up(self, ticket: Ticket, link: Link) -> None:
         """After a deadline of the caller's own that was noticed late: as the clock does for the others.
@@ -492,7 +531,7 @@ class Pool:
     def _start_worker(self, effect: fx.StartWorker) -> None:
         link = Link(self, effect.worker)
         self._links[effect.worker] = link
-        self._spawn(link.supervise)
+        self.spawn(link.supervise)
 
     def _send_call(self, effect: fx.SendCall) -> None:
         self._links[effect.worker].send_call(effect.call)
@@ -501,7 +540,10 @@ class Pool:
         link = self._links[effect.worker]
         link.send_check(effect.number)
         if not link.checking:
-            self._spawn(link.serve_checks)
+            self.spawn(link.serve_checks)
+
+    def _interrupt(self, effect: fx.Interrupt) -> None:
+        self._links[effect.worker].interrupt(effect.call)
 
     def _stop(self, effect: fx.Stop) -> None:
         link = self._links.get(effect.worker)
@@ -665,10 +707,10 @@ class Pool:
             PoolStartError: it cannot be.
         """
         self._nursery = nursery
-        self._spawn(self._keep_time)
+        self.spawn(self._keep_time)
         launcher = self.launcher
         if isinstance(launcher, TendedLauncher):
-            self._spawn(partial(launcher.tend, self._boot, self.emit))
+            self.spawn(partial(launcher.tend, self._boot, self.emit))
         self.feed(ev.Open())
         if self.folders is not None:
             with trio.move_on_after(_SWEEPING):
@@ -717,7 +759,7 @@ class Pool:
             if link.read():
                 link.wake()
 
-    def _spawn(self, async_fn: Callable[[], Awaitable[None]]) -> None:
+    def spawn(self, async_fn: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(self._in_background, async_fn)
 
     async def _in_background(self, async_fn: Callable[[], Awaitable[None]]) -> None:
@@ -779,6 +821,7 @@ class Session:
         *,
         timeout: float | None = None,
         idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any: ...
 
     @overload
@@ -789,13 +832,20 @@ class Session:
         *args: Unpack[Ts],
         timeout: float | None = None,
         idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> T: ...
 
     async def call(  # type: ignore[misc]  # as above
-        self, command: Any, /, *args: Any, timeout: float | None = None, idempotent: bool | None = None
+        self,
+        command: Any,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        idempotent: bool | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any:
         """As `Pool.call`, in this session."""
-        return await self._pool._call(command, args, timeout, self.name, idempotent, None)
+        return await self._pool._call(command, args, timeout, self.name, idempotent, on_timeout, None)
 
     async def end(self) -> None:
         """Forget the session's worker. Its name may be used again, as a new session."""
@@ -822,33 +872,53 @@ class Lease:
         /,
         *,
         timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any: ...
 
     @overload
     async def call(
-        self, command: Callable[[Any, Unpack[Ts]], T], /, *args: Unpack[Ts], timeout: float | None = None
+        self,
+        command: Callable[[Any, Unpack[Ts]], T],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> T: ...
 
     async def call(  # type: ignore[misc]  # as above
-        self, command: Any, /, *args: Any, timeout: float | None = None
+        self,
+        command: Any,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> Any:
         """As `Pool.call`, on this worker. It is never repeated on another one.
+
+        If it is interrupted and the worker stops in time, the worker is still yours; the next call waits for
+        that. If not, the worker is killed, and the checkout ends with it.
 
         Raises:
             WorkerDied: the worker has ended; check out another.
             InvalidLease: the block has ended, or another call on this worker is under way.
         """
-        return await self._pool._call(command, args, timeout, None, False, self._lease)
+        return await self._pool._call(command, args, timeout, None, False, on_timeout, self._lease)
 
     async def run_sync(
-        self, sync_fn: Callable[[Unpack[Ts]], T], /, *args: Unpack[Ts], timeout: float | None = None
+        self,
+        sync_fn: Callable[[Unpack[Ts]], T],
+        /,
+        *args: Unpack[Ts],
+        timeout: float | None = None,
+        on_timeout: OnTimeout | None = None,
     ) -> T:
         """As `Pool.run_sync`, on this worker."""
         pool = self._pool
         if pool._adapter is not None:
             raise ConfigError(f"{pool.label} runs the commands of its adapter; use call")
         command, payload = functions.request(sync_fn, args)
-        value = await pool._run(pool._ticket(command, payload, None), timeout, None, False, self._lease)
+        ticket = pool._ticket(command, payload, None)
+        value = await pool._run(ticket, timeout, None, False, on_timeout, self._lease)
         return functions.loads(value, command)  # type: ignore[no-any-return]
 
     def give_back(self) -> None:
@@ -870,6 +940,18 @@ def _named(command: str, args: tuple[Any, ...]) -> dict[str, object]:
             "own function instead of its name"
         )
     return dict(named)
+
+
+def _on_timeout_of(info: CommandInfo, asked: OnTimeout | None) -> OnTimeout | None:
+    """What a call of this command says about its end, if it or the command does; None: what the pool says."""
+    if info.journal is not None or info.forgets is not None:
+        if asked == "interrupt":
+            raise ConfigError(
+                f"{info.name!r} leaves something in its worker, of which an interrupt might leave a half; "
+                "call it without on_timeout"
+            )
+        return "kill"
+    return info.on_timeout if asked is None else asked  # type: ignore[return-value]  # checked by the declaration
 
 
 def _ticket(call: Call) -> Ticket:
@@ -907,6 +989,7 @@ _CARRY_OUT: dict[type, Callable[[Pool, Any], None]] = {
     fx.StartWorker: Pool._start_worker,
     fx.SendCall: Pool._send_call,
     fx.SendCheck: Pool._send_check,
+    fx.Interrupt: Pool._interrupt,
     fx.Stop: Pool._stop,
     fx.Answer: Pool._answer,
     fx.Abandon: Pool._abandon,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from remuda.bridge.page import Report
 from remuda.statemachines.errors import WorkerDeath
 
 __all__ = ["PoolSnapshot", "WorkerSnapshot"]
@@ -30,6 +31,13 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     that an error carries: of those, hundreds may be made in a second."""
     cpu: float | None = None
     """Seconds of CPU time that it has used, or None likewise."""
+    phase: str | None = None
+    """What its process was doing when it last said so: "booting", "importing", "setting up", "idle", "running",
+    "answering", "checking" or "tearing down"; None while there is no process."""
+    silent_for: float | None = None
+    """Seconds since its last sign of life: a change of phase, or a call of `remuda.progress`."""
+    progress: Report | None = None
+    """What the running call has last told of itself by `remuda.progress`: done, total, note."""
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):

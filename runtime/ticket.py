@@ -23,7 +23,9 @@ __all__ = ["Ticket"]
 
 
 class Ticket:
-    __slots__ = ("answer", "args", "call", "command", "frame", "info", "link", "made", "reading", "task")
+    __slots__ = (
+        "answer", "args", "call", "command", "dumped", "frame", "info", "link", "made", "reading", "stack", "task",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +48,10 @@ class Ticket:
         """The parked caller."""
         self.reading = False
         """Whether the caller waits on the channel of `link`."""
+        self.stack: str | None = None
+        """What the worker was doing when the time ran out, if it was interrupted and has said so."""
+        self.dumped: trio.Event | None = None
+        """Set when `stack` is as good as it will be; None if there is none to come."""
 
     def wake(self) -> None:
         """Let the caller look again, wherever it waits."""

@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from remuda.bridge import messages
+from remuda.bridge.adapters import OnTimeout
 from remuda.bridge.seam import StartOrder
 from remuda.statemachines.errors import WorkerUnfit
 
@@ -62,6 +63,7 @@ __all__ = [
     "Hello",
     "PingStep",
     "Pong",
+    "Progress",
     "Reply",
     "Say",
     "Script",
@@ -87,14 +89,20 @@ def echo(call: messages.Call, memory: dict[str, object]) -> object:
 
 @dataclass(frozen=True)
 class Wait:
-    """Take `seconds` of virtual time. Nothing is read meanwhile: a worker has one thread."""
+    """Take `seconds` of virtual time. Nothing is read meanwhile: a worker has one thread.
+
+    In a call that has begun, an interrupt ends it, and the call; unless it is `deaf`, as C code is.
+    """
 
     seconds: float
+    deaf: bool = False
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Never go on. Only a signal helps."""
+    """Never go on. Only a signal helps; an interrupt is none if it is `deaf`, as code is that swallows it."""
+
+    deaf: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,15 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Report how far the call has come, as `remuda.progress` does."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Finish:
     """Record on the evidence page that the reply to this call has been written in full."""
 
@@ -216,7 +233,7 @@ class Examine:
 
 
 BootStep: TypeAlias = Step | Hello | FailBoot
-CallStep: TypeAlias = Step | Begin | Reply | Finish
+CallStep: TypeAlias = Step | Begin | Progress | Reply | Finish
 PingStep: TypeAlias = Step | Pong | Examine
 
 CallPlay: TypeAlias = tuple[CallStep, ...] | Callable[[messages.Call], tuple[CallStep, ...]]
@@ -237,6 +254,7 @@ class Command:
     journal: str | bool | None = None
     forgets: str | None = None
     key_at: int | None = None
+    on_timeout: OnTimeout | None = None
 
 
 def argument(call: messages.Call, name: str, position: int = 0) -> Any:

@@ -39,6 +39,9 @@ CANCELLED = "cancelled"
 
 _A_MOMENT = 1e-6
 
+_FOR_ITS_STACK = 0.1 + _A_MOMENT
+"""What a caller waits at most to learn where its worker was: as long, if that one is stopped."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -66,6 +69,7 @@ class Placed:
         deadline: when it has to be over.
         around: whether the deadline is one of trio's, around the call.
         repeatable: whether it may be begun more than once.
+        interrupts: whether its worker is told to stop when its time is over.
         scope: how a rule cancels it.
         cancelled: whether one did.
         outcome: a value, an exception, or `CANCELLED`; None while it is under way.
@@ -78,6 +82,7 @@ class Placed:
     deadline: float = math.inf
     around: bool = False
     repeatable: bool = False
+    interrupts: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cancelled: bool = False
     over: bool = False
@@ -166,8 +171,11 @@ def _of_the_deadline(placed: Placed, seen: Circumstances) -> str | None:
         return "deadlines_are_told_apart: it is the other one that passed"
     if placed.ended < placed.deadline - _A_MOMENT:
         return f"deadlines_are_kept: it had until {placed.deadline:g}"
-    if seen.exact and placed.ended > max(placed.deadline, placed.made) + _A_MOMENT:
+    told = placed.interrupts and isinstance(placed.outcome, CallTimeout)
+    if seen.exact and placed.ended > max(placed.deadline, placed.made) + (_FOR_ITS_STACK if told else _A_MOMENT):
         return f"deadlines_are_kept: it was to end at {placed.deadline:g}"
+    if isinstance(placed.outcome, CallTimeout) and placed.outcome.stack is not None and not told:
+        return "stacks_are_asked_for: its worker was not to be told to stop"
     return None
 
 

@@ -207,10 +207,32 @@ def a_check_and_a_call_exclude_each_other(core: Core, ledger: Ledger) -> str | N
 
 @invariant(10)
 def no_dirty_worker(core: Core, ledger: Ledger) -> str | None:
-    """10. A worker whose caller went away, or whose call has no answer, never works again."""
+    """10. A worker whose caller went away, or whose call has no answer, never works again, unless it has stopped."""
     for worker in ledger.dirty:
-        if worker.state not in _LEAVING:
+        if worker.state not in _LEAVING and worker.state is not WorkerState.INTERRUPTING:
             return f"{worker} has had a call that ended without an answer"
+    return None
+
+
+@invariant(10)
+def an_interrupt_has_an_end(core: Core, ledger: Ledger) -> str | None:
+    """10. Who is told to stop has nothing else in hand; it answers, or its grace ends and it goes.
+
+    A worker is told once for each call, while it has that call, and the call is over at that moment.
+    """
+    for worker in core.crew.workers():
+        if worker.state is WorkerState.INTERRUPTING and (worker.interrupted is None or worker.call is not None):
+            return f"{worker} was told to stop {worker.interrupted}, and has {worker.call} in hand"
+        if worker.interrupted is not None and worker.state in (WorkerState.INTERRUPTING, WorkerState.DRAINING):
+            if not worker.alarm or worker.due > ledger.at + core.policy.interrupt_grace:
+                return f"{worker} was told to stop, and may go on for ever"
+            if isinstance(ledger.event, ev.Tick) and worker.due <= ledger.at:
+                return f"{worker} was to stop by {worker.due}, and it is {ledger.at}"
+    for effect in ledger.effects:
+        if isinstance(effect, fx.Interrupt) and (
+            effect.call.id in core.calls or effect.worker not in ledger.dirty or effect.worker.call is not None
+        ):
+            return f"{effect.worker} was told to stop {effect.call}, which is not what it has to stop"
     return None
 
 

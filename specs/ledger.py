@@ -53,7 +53,7 @@ class Ledger:
         served: workers that have answered a call.
         stopped: workers that were told to go.
         dirty: workers whose caller went away, or whose call ended without an answer: they may have
-            half-done work in them.
+            half-done work in them, unless they were told to stop and have answered to that.
         rungs: the rungs of the stop ladder that each worker was sent.
         beyond: workers that were told to go when they had gone already.
         strays: calls that got a verdict and were not under way.
@@ -92,6 +92,7 @@ class Ledger:
         self.failed_start = False
         self._pool = PoolState.STARTING
         self.had: int | None = None
+        self._told_to_stop: dict[Worker, int] = {}
         self._in_hand: dict[Worker, int] = {}  # what was last sent to each worker, until it answers
 
     def note(self, core: Core, event: ev.Event, effects: Sequence[fx.Effect], now: float, *, closing: bool) -> None:
@@ -128,6 +129,9 @@ class Ledger:
                     del self._in_hand[worker]
                     self.served.add(worker)
                     self._has_begun(number)
+                if self._told_to_stop.get(worker) == number and worker.interrupted is None:
+                    del self._told_to_stop[worker]
+                    self.dirty.discard(worker)  # it has answered: nothing of the call is in it any more
             case ev.Exited(worker):
                 self.ended.add(worker)
                 self.had = self._in_hand.pop(worker, None)
@@ -151,6 +155,8 @@ class Ledger:
             self.holder[effect.call.id] = effect.worker
             self._in_hand[effect.worker] = effect.call.id
             self.sent[effect.call.id] += 1
+        elif isinstance(effect, fx.Interrupt):
+            self._told_to_stop[effect.worker] = effect.call.id
         elif isinstance(effect, fx.Stop):
             self.rungs.setdefault(effect.worker, []).append(effect.rung)
             self.stopped.add(effect.worker)
@@ -192,6 +198,7 @@ class Ledger:
             for known in (self.started, self.up, self.served, self.stopped, self.dirty):
                 known.discard(worker)
             self.rungs.pop(worker, None)
+            self._told_to_stop.pop(worker, None)
             self._in_hand.pop(worker, None)
         self.ended.clear()
         for number in [number for number in self.submitted if self.verdicts.get(number)]:

@@ -193,7 +193,10 @@ class World:
         for number, caller in enumerate(self.callers):
             if caller.call is None and caller.calls and state is not PoolState.CLOSED:
                 if caller.lease is not None:
-                    yield ("call", number, "on its lease")
+                    if caller.lease.worker is None or caller.lease.worker.interrupted is None:
+                        yield ("call", number, "on its lease")
+                        if "soft" in profile.kinds:
+                            yield ("call", number, "soft, on its lease")
                 else:
                     for kind in profile.kinds:
                         yield ("call", number, kind)
@@ -312,6 +315,7 @@ class World:
             deadline=self.now + seconds,
             session=sessions.get(kind),
             idempotent=kind == "idempotent",
+            interrupt=kind.startswith("soft"),
             is_lease=kind == "lease",
             request=Trap(),
             history=self.profile.policy.history,

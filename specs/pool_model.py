@@ -131,7 +131,8 @@ def late_news(world: World) -> Iterator[ev.Event]:
         if worker.state is not WorkerState.INITIALIZING:
             yield ev.Initialized(worker)
             yield ev.BootFailed(worker, "late")
-        yield ev.Replied(worker, number, None, unfit=True)
+        if worker.interrupted is None or worker.interrupted.id != number:
+            yield ev.Replied(worker, number, None, unfit=True)
         asked = world.processes[worker].check
         yield ev.HealthChecked(worker, worker.checks if not asked else worker.checks - 1, healthy=False)
 

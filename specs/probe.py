@@ -76,6 +76,7 @@ _VIOLATED = frozenset({"violation", "unknown"})
 PLANS: Mapping[str, Plan] = {
     "answer": Plan(),
     "slow": Plan(),
+    "stubborn": Plan(),
     "say": Plan(),
     "raise": Plan(answers=False, raises="ValueError"),
     "exit": Plan(answers=False, raises="SystemExit"),
@@ -147,6 +148,8 @@ class Probe:
         match plan:
             case "slow":
                 time.sleep(seconds)
+            case "stubborn":
+                _sleep_on(seconds)
             case "say":
                 print("a line for the log")
             case "raise":
@@ -174,6 +177,16 @@ class Probe:
             case _:
                 pass
         return token
+
+
+def _sleep_on(seconds: float) -> None:
+    """Sleep, whatever anybody says."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            time.sleep(left)
+        except BaseException:
+            pass
 
 
 def _count(fd: int, token: int) -> int:
@@ -211,7 +224,8 @@ def acting(witness: Witness) -> Behaviour:
         steps = _PLAYS.get(plan)
         if steps is None:
             raise TypeError(f"there is no plan {plan!r}")
-        return tuple(Wait(seconds) if step is _ITS_TIME else step for step in steps)
+        times = {_ITS_TIME: Wait(seconds), _ITS_TIME_DEAF: Wait(seconds, deaf=True)}
+        return tuple(times.get(step, step) if isinstance(step, Wait) else step for step in steps)
 
     return Behaviour(
         commands={
@@ -261,9 +275,13 @@ def _noted(call: messages.Call, memory: dict[str, object]) -> object:
 _ITS_TIME = Wait(-1.0)
 """Stands for the seconds that the call asks for."""
 
+_ITS_TIME_DEAF = Wait(-1.0, deaf=True)
+"""The same, of one who does not hear an interrupt."""
+
 _PLAYS: Mapping[str, tuple[CallStep, ...]] = {
     "answer": (Begin(), Reply(_token), Finish()),
     "slow": (Begin(), _ITS_TIME, Reply(_token), Finish()),
+    "stubborn": (Begin(), _ITS_TIME_DEAF, Reply(_token), Finish()),
     "say": (Begin(), Say("a line for the log\n"), Reply(_token), Finish()),
     "raise": (Begin(), Reply(_raise_value_error), Finish()),
     "exit": (Begin(), Reply(_raise_system_exit), Finish()),

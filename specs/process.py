@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import trio
 
+from remuda.bridge.page import Report
 from remuda.specs.behaviour import Behaviour
 from remuda.specs.pipe import Pipe
 
@@ -36,7 +37,10 @@ class Process:
 
     Attributes:
         to_worker, to_parent, errors: its channel and its stderr.
-        started, finished: the two fields of its evidence page.
+        started, finished: what its evidence page says of its calls.
+        phase, beat, report: what that says it is doing, and when it said so.
+        to_stop: the call that it was told to stop, as the page says; 0 for none.
+        in_user_code: what an interrupt cancels; None while there is no user code to interrupt.
         ended: set when it has ended.
         status: how, as `subprocess` gives it (negative: the signal); None before.
         life: the cancel scope in which the program runs.
@@ -50,6 +54,11 @@ class Process:
         self.errors = Pipe(behaviour.capacity)
         self.started = 0
         self.finished = 0
+        self.phase = "booting"
+        self.beat: float | None = None
+        self.report: Report | None = None
+        self.to_stop = 0
+        self.in_user_code: trio.CancelScope | None = None
         self.ended = trio.Event()
         self.status: int | None = None
         self.life = trio.CancelScope()
@@ -83,11 +92,24 @@ class Process:
             self.kill_children()
             self._deliver(signum)
 
+    @property
+    def moves(self) -> bool:
+        """Whether it lives and is not stopped."""
+        return self.alive and not self._frozen and not self._dying
+
+    def interrupt(self, call: int) -> None:
+        """Store which call is to stop, and send SIGUSR1, for which there is a handler."""
+        self.to_stop = call
+        self._deliver(signal.SIGUSR1)
+
     def _deliver(self, signum: int) -> None:
         if signum in self._behaviour.ignores:
             return
         if self._frozen:
             self._pending.append(signum)
+        elif signum == signal.SIGUSR1:
+            if self.in_user_code is not None and self.to_stop == self.started:
+                self.in_user_code.cancel()
         else:
             self.end(-signum)
 
@@ -134,6 +156,10 @@ class Process:
             self.errors.drop_writer()
 
     # ── From inside ─────────────────────────────────────────────────────────────────────────────
+
+    def enter(self, phase: str) -> None:
+        """Note what it is doing from now on."""
+        self.phase, self.beat = phase, trio.current_time()
 
     def hang_up(self) -> None:
         """Close its own ends of the channel."""

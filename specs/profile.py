@@ -22,7 +22,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         policy: the pool's.
         callers: how many there are, 1 or more.
         calls: how many calls each makes at most.
-        kinds: what they may be: "plain", "idempotent", "session" (each caller has its own),
+        kinds: what they may be: "plain", "idempotent", "soft" (its worker is told to stop and not killed, also
+            on a checkout), "session" (each caller has its own),
             "lease" (a checkout, in which it makes calls), "shared" and "shared too" (two sessions for all).
         deadline: seconds each call has, from when it is made.
         faults: how many things may go wrong in all. Whoever is stopped may die, and does not count.

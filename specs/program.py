@@ -13,18 +13,19 @@ nobody can read. So a test of those needs no script.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import trio
 
 from remuda.bridge import frames, messages
+from remuda.bridge.page import Report
 from remuda.bridge.remote import describe
 from remuda.bridge.seam import StartOrder
 from remuda.specs import behaviour as play
 from remuda.specs.behaviour import Behaviour
 from remuda.specs.process import Process
 from remuda.specs.witness import Execution, Witness
-from remuda.statemachines.errors import FrameTooLarge, ProtocolError, SerializationError, WorkerUnfit
+from remuda.statemachines.errors import FrameTooLarge, Interrupted, ProtocolError, SerializationError, WorkerUnfit
 
 __all__ = ["Program"]
 
@@ -100,6 +101,7 @@ class Program:
         self.boot = message
         self._limit = message.max_frame_bytes
         await self._act(self._behaviour.boot)
+        self._process.enter("idle")
         while True:
             match await self._receive():
                 case messages.Call() as call:
@@ -108,8 +110,11 @@ class Program:
                 case messages.Ping() as ping:
                     self._pings += 1
                     steps = self._behaviour.pings.get(self._pings, self._behaviour.ping)
+                    self._process.enter("checking")
                     await self._act(steps, ping=ping)
+                    self._process.enter("idle")
                 case messages.Shutdown():
+                    self._process.enter("tearing down")
                     await self._act(self._behaviour.shutdown)
                 case messages.Boot():
                     raise ProtocolError("a second boot message")
@@ -131,9 +136,15 @@ class Program:
         except TypeError as error:
             await self._refuse(call, error, messages.FailureKind.BAD_ARGUMENTS)
             return
-        await self._act(steps, turn=Turn(call))
+        turn = Turn(call)
+        try:
+            await self._act(steps, turn=turn)
+        except Interrupted as error:
+            self._process.enter("answering")
+            await self._refuse(call, error, messages.FailureKind.INTERRUPTED)
+            self._finish(turn)
 
-    async def _refuse(self, call: messages.Call, error: Exception, kind: messages.FailureKind) -> None:
+    async def _refuse(self, call: messages.Call, error: BaseException, kind: messages.FailureKind) -> None:
         await self._send(messages.Failure(call.id, describe(error), kind))
 
     # ── Plays ───────────────────────────────────────────────────────────────────────────────────
@@ -150,10 +161,10 @@ class Program:
         for step in steps:
             await process.gate()
             match step:
-                case play.Wait(seconds):
-                    await process.pause(seconds)
-                case play.Hang():
-                    await trio.sleep_forever()
+                case play.Wait(seconds, deaf):
+                    await self._user_code(turn, deaf, process.pause, seconds)
+                case play.Hang(deaf):
+                    await self._user_code(turn, deaf, trio.sleep_forever)
                 case play.Die(status):
                     await process.exit(status)
                 case play.Freeze():
@@ -181,8 +192,11 @@ class Program:
                     await self._do(action, booting=turn is None and ping is None)
                 case play.Begin() if turn is not None:
                     self._begin(turn)
+                case play.Progress(done, total, note) if turn is not None:
+                    process.report, process.beat = Report(done, total, note), trio.current_time()
                 case play.Reply(compute, shift, share, skip) if turn is not None:
                     frame = self._answer(turn, compute, shift)
+                    process.enter("answering")
                     await process.write(process.to_parent, frame[_cut(frame, skip) : _cut(frame, share)])
                 case play.Finish() if turn is not None:
                     self._finish(turn)
@@ -197,14 +211,36 @@ class Program:
                 await self._send(messages.BootFailed("setup", describe(error)))
             await self._process.exit(1)
 
+    async def _user_code(
+        self, turn: Turn | None, deaf: bool, async_fn: Callable[..., Awaitable[object]], *args: object
+    ) -> None:
+        """Let time pass. In user code, and nowhere else, an interrupt ends that."""
+        if turn is None or turn.execution is None or turn.outcome is not None or deaf:
+            await async_fn(*args)
+            return
+        with trio.CancelScope() as scope:
+            self._process.in_user_code = scope
+            try:
+                await async_fn(*args)
+            finally:
+                self._process.in_user_code = None
+        if scope.cancelled_caught:
+            await self._process.gate()
+            raise Interrupted
+
     def _begin(self, turn: Turn) -> None:
+        if self._process.to_stop == turn.call.id:
+            raise Interrupted  # its time was over before it came here
         self._process.started = turn.call.id
+        self._process.report = None
+        self._process.enter("running")
         slot, generation = self._order.slot, self._order.generation
         turn.execution = self._witness.begin(slot, generation, turn.call, trio.current_time())
         self._tell()
 
     def _finish(self, turn: Turn) -> None:
         self._process.finished = turn.call.id
+        self._process.enter("idle")
         if turn.execution is not None:
             self._witness.finish(turn.execution, trio.current_time())
         self._tell()
@@ -218,6 +254,7 @@ class Program:
                 journal=command.journal,
                 forgets=command.forgets,
                 key_at=command.key_at,
+                on_timeout=command.on_timeout,
             )
             for name, command in self._commands.items()
         ]

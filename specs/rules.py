@@ -43,6 +43,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from remuda.bridge.adapters import OnTimeout
 from remuda.runtime import dice
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
 from remuda.runtime.opening import open_pool
@@ -76,6 +77,7 @@ WHICH = st.integers(0, 3)
 """Which of those there are; counted round, so that there is always one if there are any."""
 SECONDS = st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0, 10.0, 30.0, 100.0])
 TIMEOUTS = st.sampled_from([None, 0.0, 0.5, 1.0, 5.0, 20.0, math.inf])
+ENDS = st.sampled_from([None, "kill", "interrupt"])
 SESSIONS = st.sampled_from([None, "ann", "bob"])
 REQUESTS = st.runner().flatmap(lambda rules: rules.requests())
 
@@ -241,6 +243,12 @@ class PoolRules(RuleBasedStateMachine):
         """Somebody makes a call."""
         self._place(request, timeout, False, functools.partial(self._of_pool, session=None))
 
+    @rule(request=REQUESTS, timeout=TIMEOUTS, on_timeout=ENDS)
+    def call_and_say_how_it_ends(self, request: Request, timeout: float | None, on_timeout: OnTimeout | None) -> None:
+        """Somebody says what is to become of the worker when the time is over."""
+        make = functools.partial(self._of_pool, session=None, on_timeout=on_timeout)
+        self._place(request, timeout, False, make, on_timeout=on_timeout)
+
     @rule(requests=st.lists(REQUESTS, min_size=2, max_size=6))
     def call_at_the_same_time(self, requests: Sequence[Request]) -> None:
         """Several do, before any of them has an answer."""
@@ -263,9 +271,16 @@ class PoolRules(RuleBasedStateMachine):
         """Somebody is done with a session."""
         self._run(self.pool.session(session).end)
 
-    async def _of_pool(self, request: Request, timeout: float | None, session: str | None) -> object:
+    async def _of_pool(
+        self, request: Request, timeout: float | None, session: str | None, on_timeout: OnTimeout | None = None
+    ) -> object:
         return await self.pool.call(
-            request.command, request.args, timeout=timeout, session=session, idempotent=request.idempotent
+            request.command,
+            request.args,
+            timeout=timeout,
+            session=session,
+            idempotent=request.idempotent,
+            on_timeout=on_timeout,
         )
 
     @rule(timeout=TIMEOUTS, session=SESSIONS)
@@ -415,6 +430,11 @@ class PoolRules(RuleBasedStateMachine):
     def crash_a_worker_that_is_checked(self, which: int) -> None:
         """SIGKILL, during a health check, or while it is degraded."""
         self._fault("crash", which, "checking", "degraded")
+
+    @rule(which=WHICH)
+    def crash_a_worker_that_was_told_to_stop(self, which: int) -> None:
+        """SIGKILL, in its time of grace."""
+        self._fault("crash", which, "interrupting")
 
     @rule(which=WHICH)
     def stop_a_worker(self, which: int) -> None:
@@ -656,6 +676,7 @@ class PoolRules(RuleBasedStateMachine):
         default = config.checkout_timeout if request is None else config.call_timeout
         deadline = self.now + (default if timeout is None else self.ground.seconds(timeout))
         placed = Placed(number, request, self.now, deadline, around)
+        placed.interrupts = config.on_timeout == "interrupt"
         placed.repeatable = request is not None and (request.idempotent or request.command == "act_again")
         self.placed.append(placed)
         return placed
@@ -669,8 +690,11 @@ class PoolRules(RuleBasedStateMachine):
         *,
         lease: bool = False,
         settle: bool = True,
+        on_timeout: OnTimeout | None = None,
     ) -> None:
         placed = self._new(request, timeout, around=around)
+        if on_timeout is not None:
+            placed.interrupts = on_timeout == "interrupt"
         if lease:
             placed.repeatable = False
 
@@ -791,6 +815,7 @@ def _configurations(draw: st.DrawFn) -> dict[str, Any]:
         "retry": draw(st.sampled_from([Retry(), Retry(attempts=2, base=1.0, cap=2.0, handovers=1)])),
         "breaker": draw(st.sampled_from([Breaker(), Breaker(failures=1, probes=2, open_for=5.0)])),
         "history": draw(st.sampled_from([16, 0])),
+        "on_timeout": draw(st.sampled_from(["kill", "interrupt"])),
     }
 
 
@@ -805,6 +830,8 @@ def _real_configurations() -> st.SearchStrategy[dict[str, Any]]:
             "shutdown_timeout": st.just(1.0),
             "health": st.just(Health(interval=0.5, timeout=1.0, failures=2, recheck=0.1)),
             "breaker": st.just(Breaker(failures=50)),
+            "on_timeout": st.sampled_from(["kill", "interrupt"]),
+            "interrupt_grace": st.just(0.1),
         }
     )
 

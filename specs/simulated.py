@@ -36,7 +36,7 @@ import trio
 
 from remuda.bridge import messages
 from remuda.bridge.last_words import LastWords
-from remuda.bridge.seam import Evidence, StartOrder, Usage
+from remuda.bridge.seam import Activity, Evidence, StartOrder, Usage
 from remuda.specs.behaviour import Behaviour
 from remuda.specs.pipe import Pipe
 from remuda.specs.process import Process
@@ -182,6 +182,7 @@ class SimWorker:
         self._errors = self._process.errors
         self._words = LastWords()
         self._waiting_for: set[Pipe] = set()
+        self._stack = ""
         self._reaped = False
         self._closed = False
         nursery.start_soon(self._program.run, name=f"simulated worker {order.slot}.{order.generation}")
@@ -240,6 +241,26 @@ class SimWorker:
     def usage(self) -> Usage:
         """Nothing is known of what is played; but an ended process has no memory."""
         return Usage() if self.alive else Usage(rss=0)
+
+    def activity(self) -> Activity:
+        """What it is doing, by what it has recorded."""
+        process = self._process
+        silent = None if process.beat is None else trio.current_time() - process.beat
+        return Activity(process.phase, silent, process.started, process.report)
+
+    def ask_for_stack(self) -> None:
+        """Have it write down what it is doing: at once, or, when it is stopped, not at all."""
+        doing = self._process.phase if self._process.moves and not self._reaped else None
+        self._stack = "" if doing is None else f'Current thread (most recent call first):\n  File "play" in {doing}\n'
+
+    def stack(self) -> tuple[str, bool]:
+        """What it has written of that, and whether that is all."""
+        return ("", False) if self._closed else (self._stack, bool(self._stack))
+
+    def interrupt(self, call: int) -> None:
+        """Raise `Interrupted` in it, if user code of this very call runs there."""
+        if not self._reaped:
+            self._process.interrupt(call)
 
     async def stderr_readable(self) -> None:
         """Wait until the worker has written something to stderr, or has closed it."""

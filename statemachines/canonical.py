@@ -23,6 +23,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from remuda.statemachines.subjects import Call, Slot, Worker
+from remuda.statemachines.worker import WorkerState
 
 if TYPE_CHECKING:
     from remuda.statemachines.core import Core
@@ -77,6 +78,7 @@ def canonical(
             worker.was_ready,
             worker.on_purpose,
             worker.violation,
+            worker.interrupted is not None and worker.state is WorkerState.DRAINING,
             worker.rung or "",
             moment(worker.due),
             moment(active + health.interval),
@@ -125,6 +127,7 @@ def canonical(
                 number(call.lease),
                 _NONE if call.session is None else sessions[call.session],
                 call.idempotent,
+                call.interrupt,
                 call.attempts,
                 call.handovers,
                 call.permit is not None and core.breaker.holds(call.permit),

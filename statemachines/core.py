@@ -11,7 +11,9 @@ What it adds is the life of a call. The rules:
 
 * **One outcome.** Every call that is submitted gets exactly one `Answer` with a final verdict.
 * **A worker belongs to one occupant.** It is given to the next one only when the last has ended by
-  a reply (or a checkin with nothing in hand). Otherwise it is killed.
+  a reply (or a checkin with nothing in hand). Otherwise it is killed; or, if its call may be
+  interrupted, told to stop, and killed when it has not answered after a time of grace. What it
+  answers then reaches nobody. A worker that is already on its way out is not interrupted.
 * **Dispatch after everything.** Whatever may have freed a worker or brought a waiter, `_settle` runs:
   it is never observable that a worker is idle while somebody who may have it waits.
 * **Evidence, not hope.** What becomes of a call whose worker died is decided when the process is gone
@@ -262,8 +264,11 @@ class Core:
     def _submit_on_lease(self, call: Call, lease: Call, now: float) -> None:
         """A call on a worker that its caller holds: it does not wait, and is never moved."""
         worker = lease.worker
-        if worker is not None and worker.call is not None and lease.state is CallState.RUNNING:
-            raise InvalidLease("this worker is busy with another call of its holder; await that one first")
+        if worker is not None and lease.state is CallState.RUNNING:
+            if worker.call is not None:
+                raise InvalidLease("this worker is busy with another call of its holder; await that one first")
+            if worker.interrupted is not None and call.deadline > now:
+                raise InvalidLease("this worker has yet to stop a call of its holder; try again when it has")
         self.calls[call.id] = call
         alive = (WorkerState.BUSY, WorkerState.DRAINING)
         if lease.state is not CallState.RUNNING or worker is None or worker.state not in alive:
@@ -306,20 +311,27 @@ class Core:
     def _time_out(self, call: Call, now: float) -> None:
         on_worker = call.state in _WITH_WORKER
         tried = on_worker or call.attempts > 0
-        self._leave(call, CallTrigger.TIME_OUT, "its call passed its deadline", now)
-        cause = "on a worker" if on_worker else ("between attempts" if call.attempts else "waiting for a worker")
+        interrupted = self._leave(call, CallTrigger.TIME_OUT, "its call passed its deadline", now)
+        if on_worker:
+            cause = "interrupted" if interrupted else "on a worker"
+        else:
+            cause = "between attempts" if call.attempts else "waiting for a worker"
         self._conclude(call, Verdict.TIMED_OUT, Outcome.FAILURE if tried else Outcome.NEUTRAL, now, cause=cause)
 
-    def _leave(self, call: Call, trigger: CallTrigger, cause: str, now: float) -> None:
-        """The call ends where it is; a worker that has it in hand is killed."""
+    def _leave(self, call: Call, trigger: CallTrigger, cause: str, now: float) -> bool:
+        """The call ends where it is; a worker that has it in hand is killed, or told to stop (True)."""
         worker = call.worker
         if call.state is CallState.QUEUED:
             self.waiters.remove(call)
         CALL.step(call, trigger, now, cause)
         if worker is not None:
             self._take_off(worker, call)
+            if call.interrupt and worker.state is WorkerState.BUSY:
+                self.crew.interrupt(worker, call, cause, now)
+                return True
             self.crew.condemn(worker, cause, now, on_purpose=True)
             self._break_lease(worker, now)
+        return False
 
     def _checkin(self, event: ev.Checkin, now: float) -> None:
         lease = event.lease
@@ -330,8 +342,8 @@ class Core:
         CALL.step(lease, CallTrigger.SUCCEED, now)
         self._take_off(worker, lease)
         self._conclude(lease, Verdict.RETURNED, Outcome.NEUTRAL, now)
-        if worker.state not in (WorkerState.BUSY, WorkerState.DRAINING):
-            pass  # it is on its way out already
+        if worker.state not in (WorkerState.BUSY, WorkerState.DRAINING) or worker.interrupted is not None:
+            pass  # it is on its way out already, or has yet to stop
         elif call is None:
             self.crew.release(worker, now, unfit=False)
         else:  # given back with a call in hand: the call goes on for its caller, the worker does not
@@ -365,7 +377,11 @@ class Core:
         worker = event.worker
         call = worker.call
         if call is None or call.id != event.call_id:
-            return  # the call is over for its caller; the worker is on its way out
+            if self._has_grace(worker) and worker.interrupted.id == event.call_id:  # type: ignore[union-attr]
+                self.crew.stopped(worker, now)
+                if event.unfit:
+                    self.crew.retire(worker, "an error implicated it", now)
+            return  # the call is over for its caller
         worker.call = None
         worker.served += 1
         if call.state is CallState.ASSIGNED:
@@ -380,6 +396,11 @@ class Core:
                 self.crew.release(worker, now, event.unfit)
         elif event.unfit:  # on a lease: the holder keeps it until it lets go
             self.crew.retire(worker, "an error implicated it", now)
+
+    @staticmethod
+    def _has_grace(worker: Worker) -> bool:
+        """Whether it was told to stop a call, and may still answer to it."""
+        return worker.interrupted is not None and worker.state in (WorkerState.INTERRUPTING, WorkerState.DRAINING)
 
     def _health_checked(self, event: ev.HealthChecked, now: float) -> None:
         self.crew.checked(event.worker, event.number, event.healthy, event.reason, now)
@@ -545,6 +566,8 @@ class Core:
                 if armed.state is WorkerState.INITIALIZING:
                     self._cannot_boot(armed, self.crew.too_slow(armed))
                 self.crew.worker_due(armed, now)
+                if armed.interrupted is not None:
+                    self._break_lease(armed, now)  # it did not stop in time
             elif type(armed) is Slot:
                 self.crew.slot_due(armed, wanted=bool(self.waiters), now=now)
             elif armed is self._breaker_alarm:

@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from remuda.statemachines.budget import Budget
-from remuda.statemachines.effects import Effect, SendCheck, StartWorker, Stop
+from remuda.statemachines.effects import Effect, Interrupt, SendCheck, StartWorker, Stop
 from remuda.statemachines.policy import Policy, full_jitter
 from remuda.statemachines.slot import SLOT, SlotState, SlotTrigger
-from remuda.statemachines.subjects import Observer, Rung, Slot, SlotKind, Worker
+from remuda.statemachines.subjects import Call, Observer, Rung, Slot, SlotKind, Worker
 from remuda.statemachines.timers import Timers
 from remuda.statemachines.worker import WORKER, WorkerState, WorkerTrigger
 
@@ -279,6 +279,31 @@ class Crew:
                 return slot
         return None
 
+    def interrupt(self, worker: Worker, call: Call, cause: str, now: float) -> None:
+        """The call is over for its caller; the worker has a time of grace to be done with it as well."""
+        WORKER.step(worker, WorkerTrigger.INTERRUPT, now, cause)
+        worker.interrupted = call
+        worker.on_purpose = True  # whatever comes of it
+        self.timers.arm(worker, now + self._policy.interrupt_grace)
+        self.effects.append(Interrupt(worker, call))
+
+    def stopped(self, worker: Worker, now: float) -> None:
+        """It has answered in time, with whatever. Who has it checked out has it still."""
+        worker.interrupted = None
+        worker.last_active = now
+        worker.served += 1
+        self.timers.disarm(worker)
+        if worker.state is WorkerState.DRAINING and worker.occupant is not None:
+            return  # to be retired, and still checked out
+        if WORKER.step(worker, WorkerTrigger.INTERRUPTED, now) is not WorkerState.READY:
+            self._down_the_ladder(worker, Rung.ASK, now)
+            return
+        worker.on_purpose = False
+        if worker.occupant is not None:
+            WORKER.step(worker, WorkerTrigger.CHECKOUT, now, "its holder still has it")
+        else:
+            self._to_idle(worker, now)
+
     # ── Health ──────────────────────────────────────────────────────────────────────────────────
 
     def _begin_check(self, worker: Worker, now: float) -> None:
@@ -315,7 +340,7 @@ class Crew:
     @staticmethod
     def _is_checking(worker: Worker) -> bool:
         """Whether a check is out. One that drains with a call in hand had its last check before."""
-        idle = worker.occupant is None and worker.call is None
+        idle = worker.occupant is None and worker.call is None and worker.interrupted is None
         return worker.state is WorkerState.CHECKING or (worker.state is WorkerState.DRAINING and idle)
 
     # ── Going ───────────────────────────────────────────────────────────────────────────────────
@@ -404,7 +429,10 @@ class Crew:
     def worker_due(self, worker: Worker, now: float) -> None:
         """The alarm of a worker went off: what that means depends on its state."""
         state, health = worker.state, self._policy.health
-        if state is WorkerState.INITIALIZING:
+        if worker.interrupted is not None and state is not WorkerState.TERMINATING:
+            grace = self._policy.interrupt_grace
+            self.condemn(worker, f"it was told to stop, and had not after {grace:g} s", now, on_purpose=True)
+        elif state is WorkerState.INITIALIZING:
             self.condemn(worker, self.too_slow(worker), now, on_purpose=False)
         elif state is WorkerState.READY:
             if worker.slot.kind is SlotKind.OVERFLOW and now >= worker.last_active + self._policy.linger:

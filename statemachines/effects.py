@@ -19,6 +19,7 @@ __all__ = [
     "Answer",
     "Closed",
     "Effect",
+    "Interrupt",
     "SendCall",
     "SendCheck",
     "StartWorker",
@@ -71,6 +72,13 @@ class SendCheck(msgspec.Struct, frozen=True):
     number: int
 
 
+class Interrupt(msgspec.Struct, frozen=True):
+    """Tell the worker to stop this call. Whatever it answers to it is still to be told."""
+
+    worker: Worker
+    call: Call
+
+
 class Stop(msgspec.Struct, frozen=True):
     """Climb one rung of the stop ladder."""
 
@@ -105,4 +113,4 @@ class Stepped(msgspec.Struct, frozen=True):
     step: Step
 
 
-Effect = StartWorker | SendCall | SendCheck | Stop | Answer | Abandon | Closed | Stepped
+Effect = StartWorker | SendCall | SendCheck | Interrupt | Stop | Answer | Abandon | Closed | Stepped

@@ -28,6 +28,7 @@ __all__ = [
     "ConfigError",
     "FrameTooLarge",
     "IllegalTransition",
+    "Interrupted",
     "InvalidLease",
     "OutcomeUnknown",
     "PoolClosed",
@@ -87,10 +88,12 @@ class WorkerDeath(NamedTuple):
     max_rss: int | None = None
     """Bytes of memory that it had at most, or None: the kernel tells it only of a worker that was
     larger than the application was when it started it."""
+    doing: str = ""
+    """What it was doing when it last said so, in words: "running 'classify' (3 of 10: page 3)"."""
 
     def __str__(self) -> str:
         status = "exit status unknown" if self.exit_status is None else describe_exit(self.exit_status)
-        text = f"worker {self.slot}.{self.generation}: {self.cause}"
+        text = f"worker {self.slot}.{self.generation}{self.doing and f', {self.doing}'}: {self.cause}"
         if status not in text:
             text += f" ({status})"
         if self.stderr_tail:
@@ -222,10 +225,24 @@ class InvalidLease(RemudaError):
 
 
 class CallTimeout(RemudaError, TimeoutError):
-    """The call's deadline passed. If it had begun, its worker was killed and replaced."""
+    """The call's deadline passed. If a worker had it, that one was killed, or interrupted.
+
+    Attributes:
+        stack: what all threads of the worker were doing when the time ran out, the one that ran the call
+            last; None if its worker was not to be interrupted, or did not say so within a tenth of a second.
+    """
 
     category = Category.TIMEOUT
     recoverable = True
+    stack: str | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.stack is None else f"{text}\nin the worker, at that moment:\n{self.stack.rstrip()}"
+
+    def as_dict(self) -> dict[str, object]:
+        """As of every error, and with `stack`."""
+        return {**super().as_dict(), "stack": self.stack}
 
 
 class CheckoutTimeout(RemudaError, TimeoutError):
@@ -352,6 +369,14 @@ class RemoteError(RemudaError):
     remote_args: tuple[object, ...] = ()
     notes: tuple[str, ...] = ()
     remote_traceback: str = ""
+
+
+class Interrupted(BaseException):
+    """Raised in a command whose time is over or whose caller has left, where on_timeout="interrupt".
+
+    It can come between any two steps, as KeyboardInterrupt can, and like that it is no `Exception`. A
+    command may catch it to clean up, within the pool's `interrupt_grace`; what it returns reaches nobody.
+    """
 
 
 class WorkerUnfit(Exception):

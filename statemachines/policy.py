@@ -140,6 +140,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         init_timeout: seconds a worker has from its start to the end of its setup.
         shutdown_timeout: seconds from closing the pool to its end, whatever the workers do.
         session_ttl: seconds after its last use that a session is remembered.
+        interrupt_grace: seconds that a worker which was told to stop its call has to answer.
         health, restart, retry, breaker: as their classes say.
         history: steps remembered per object.
     """
@@ -154,6 +155,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     init_timeout: float = 60.0
     shutdown_timeout: float = 10.0
     session_ttl: float = 300.0
+    interrupt_grace: float = 1.0
     health: Health = Health()
     restart: Restart = Restart()
     retry: Retry = Retry()
@@ -171,6 +173,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         check_seconds("Policy", "init_timeout", self.init_timeout)
         check_seconds("Policy", "shutdown_timeout", self.shutdown_timeout)
         check_seconds("Policy", "session_ttl", self.session_ttl)
+        check_seconds("Policy", "interrupt_grace", self.interrupt_grace)
         check_int("Policy", "history", self.history, 0)
 
     @property

@@ -43,6 +43,7 @@ class Call(Subject[CallState]):
         "handovers",
         "id",
         "idempotent",
+        "interrupt",
         "is_lease",
         "lease",
         "permit",
@@ -59,6 +60,7 @@ class Call(Subject[CallState]):
         deadline: float = math.inf,
         session: str | None = None,
         idempotent: bool = False,
+        interrupt: bool = False,
         is_lease: bool = False,
         request: object = None,
         history: int = 16,
@@ -68,6 +70,8 @@ class Call(Subject[CallState]):
         self.deadline = deadline
         self.session = session
         self.idempotent = idempotent
+        self.interrupt = interrupt
+        """Whether its worker is told to stop, and not killed, when its time is over or its caller leaves."""
         self.is_lease = is_lease
         self.request = request
         """The runtime's own: what to send and whom to tell. The core never looks at it."""
@@ -106,6 +110,7 @@ class Worker(Subject[WorkerState]):
         "failure_limit",
         "failures",
         "generation",
+        "interrupted",
         "last_active",
         "occupant",
         "on_purpose",
@@ -128,6 +133,8 @@ class Worker(Subject[WorkerState]):
         """The call or lease that has this worker."""
         self.call: Call | None = None
         """The call that it was sent and whose end is not known yet."""
+        self.interrupted: Call | None = None
+        """The call that it was told to stop, until it has answered. It is over for its caller."""
         self.served = 0
         """Calls it has answered."""
         self.checks = 0

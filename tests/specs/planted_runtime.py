@@ -7,7 +7,7 @@ like: bugs of this kind were in pools that people used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,11 +20,13 @@ from remuda.runtime.link import Link
 from remuda.runtime.pool import Lease, Pool
 from remuda.runtime.ticket import Ticket
 from remuda.specs.probe import PLANS
+from remuda.specs.program import Program, Turn
 from remuda.specs.simulated import SimWorker
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
 from remuda.statemachines.core import Core
 from remuda.statemachines.crew import Crew
+from remuda.statemachines.errors import Interrupted
 from remuda.statemachines.subjects import Call, Rung, Worker
 from remuda.statemachines.timers import Timers
 
@@ -44,6 +46,7 @@ class Bug:
         seen_in: where the like of it was.
         plans: what callers ask for while it is looked for.
         seed: where the search begins; one that gets there soon.
+        fields: of `PoolConfig`, that are fixed while it is looked for.
     """
 
     name: str
@@ -52,14 +55,17 @@ class Bug:
     seen_in: str
     plans: tuple[str, ...]
     seed: int
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 BUGS: list[Bug] = []
 
 
-def bug(*rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS), seed: int = 1) -> Callable[[Plant], Plant]:
+def bug(
+    *rules: str, seen_in: str, plans: tuple[str, ...] = tuple(PLANS), seed: int = 1, **fields: Any
+) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans, seed))
+        BUGS.append(Bug(plant.__name__.replace("_", " "), rules, plant, seen_in, plans, seed, fields))
         return plant
 
     return register
@@ -208,6 +214,28 @@ def an_answer_goes_to_whoever_is_next(patch: pytest.MonkeyPatch) -> None:
         take(link, reply)
 
     patch.setattr(Link, "_take_reply", blind)
+
+
+@bug(
+    "errors_reach_their_callers",
+    seen_in="signals that arrive when what they were meant for is over",
+    plans=("slow",),
+    on_timeout="interrupt",
+    max_workers=1,
+    min_workers=1,
+    max_waiting=1000,
+)
+def an_interrupt_that_comes_again_hits_the_next_call(patch: pytest.MonkeyPatch) -> None:
+    user_code = Program._user_code
+
+    async def hit(program: Program, turn: Turn | None, deaf: bool, async_fn: Any, *args: object) -> None:
+        process = program._process
+        if turn is not None and turn.execution is not None and 0 < process.to_stop < turn.call.id:
+            process.to_stop = 0
+            raise Interrupted
+        await user_code(program, turn, deaf, async_fn, *args)
+
+    patch.setattr(Program, "_user_code", hit)
 
 
 @bug("permits_end_with_their_calls", seen_in="pybreaker, purgatory: probes that were cancelled kept their permit")

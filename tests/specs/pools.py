@@ -233,6 +233,41 @@ SMALL: dict[str, Small] = {
         7_738,
         {"call queued", "answer answered", "answer timed_out"},
     ),
+    "interrupts": Small(
+        Profile(policy=policy(1), kinds=("soft",), deadline=10.0, cancel=True, faults=1, what=("die", "unfit")),
+        849,
+        2_299,
+        {"worker interrupting", "answer timed_out", "answer cancelled", "stop ask", "stop kill"},
+    ),
+    "interrupts of two": Small(
+        Profile(policy=policy(), kinds=("soft", "plain"), deadline=10.0, cancel=True),
+        1_547,
+        3_968,
+        {"worker interrupting", "stop kill"},
+    ),
+    "interrupts on checkouts": Small(
+        Profile(
+            policy=policy(1), callers=1, calls=3, kinds=("lease", "soft"), deadline=10.0, cancel=True, retire=1,
+        ),
+        3_854,
+        13_180,
+        {"worker interrupting", "worker draining", "lease running", "answer died"},
+    ),
+    "interrupts, garbled": Small(
+        Profile(
+            policy=policy(1), callers=1, calls=3, kinds=("soft", "lease"), cancel=True, faults=1,
+            what=("garbage", "hang up"),
+        ),
+        1_375,
+        4_204,
+        {"worker interrupting", "answer violation"},
+    ),
+    "interrupts of a pool that closes": Small(
+        Profile(policy=policy(1), kinds=("soft", "lease"), deadline=10.0, cancel=True, retire=1, close=True),
+        3_103,
+        12_080,
+        {"worker interrupting", "pool closed", "abandon"},
+    ),
     "everything, one worker": Small(
         Profile(policy=policy(1, burst=1), faults=1, cancel=True, retire=1, suspend=1, close=True),
         9_660,

@@ -22,7 +22,6 @@ from remuda.specs.watch import Watch
 Pair = tuple[str, str, str]
 
 BY_HAND = "the breaker is told so by hand, and a pool has no way to do that yet"
-NO_INTERRUPT = "workers are not interrupted yet: a deadline kills"
 LATE = "the core drops late news of a worker that is on its way out, before they become a step"
 ONLY_CHANGES = "the core asks for this step only when the state changes by it"
 RETIRED_OR_FAILED = "only a worker that has not come up is ended by `terminate`; the others retire or fail"
@@ -33,9 +32,6 @@ UNREACHED: dict[Pair, str] = {
         for state in ("closed", "open", "half_open", "forced_open", "disabled")
         for trigger in ("force_open", "disable", "reset")
     },
-    **{("worker", "interrupting", t): NO_INTERRUPT for t in ("interrupted", "fail", "retire", "terminate", "exited")},
-    ("worker", "busy", "interrupt"): NO_INTERRUPT,
-    ("worker", "draining", "interrupted"): NO_INTERRUPT,
     **{
         ("worker", "terminating", trigger): LATE
         for trigger in (
@@ -45,7 +41,7 @@ UNREACHED: dict[Pair, str] = {
     },
     **{
         ("worker", state, "terminate"): RETIRED_OR_FAILED
-        for state in ("ready", "busy", "checking", "degraded", "draining")
+        for state in ("ready", "busy", "checking", "interrupting", "degraded", "draining")
     },
     ("worker", "initializing", "retire"): "nothing retires a worker that has not come up",
     ("pool", "draining", "drain"): ONLY_CHANGES,
@@ -62,6 +58,7 @@ SOON = Health(interval=2.0, timeout=1.0, failures=3, recheck=50.0)
 PATIENT = Retry(base=50.0, cap=50.0)
 STRICT = Restart(base=1.0, cap=5.0, burst=1, period=1000.0)
 BRITTLE = Breaker(failures=1, probes=2, open_for=5.0)
+INTERRUPT: dict[str, Any] = {"on_timeout": "interrupt"}
 HASTY = Restart(base=0.001, cap=0.001, burst=2, period=1000.0)
 
 
@@ -263,6 +260,34 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, dict[str, 
         {},
         [],
         [("call", {"request": act("slow", 30.0), "timeout": 1.0}), ("time_passes", {"seconds": 3.0})],
+    ),
+    "a call is told to stop, and does": (
+        INTERRUPT,
+        [],
+        [("call", {"request": act("slow", 30.0), "timeout": 1.0}), ("time_passes", {"seconds": 3.0})],
+    ),
+    "a call is told to stop, and does not": (
+        INTERRUPT,
+        [],
+        [("call", {"request": act("stubborn", 30.0), "timeout": 1.0}), ("time_passes", {"seconds": 3.0})],
+    ),
+    "a worker dies when it is told to stop, and a child of it holds its channel": (
+        INTERRUPT,
+        ["leaves a child"],
+        [
+            ("call", {"request": act("stubborn", 30.0), "timeout": 1.0}),
+            ("time_passes", {"seconds": 1.1}),
+            ("crash_a_worker_that_was_told_to_stop", {"which": 0}),
+        ],
+    ),
+    "a pool closes while a call is told to stop": (
+        INTERRUPT,
+        [],
+        [
+            ("call", {"request": act("stubborn", 1.5), "timeout": 1.0}),
+            ("time_passes", {"seconds": 1.1}),
+            ("close", {"luck": 0}),
+        ],
     ),
     "a worker dies in a call, and a child of it holds its channel": (
         {},

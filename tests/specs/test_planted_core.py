@@ -98,6 +98,61 @@ def who_leaves_keeps_the_worker(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Core, "_take_off", staticmethod(lambda worker, call: setattr(call, "worker", None)))
 
 
+@bug("an_interrupt_has_an_end", kinds=("soft",), deadline=10.0)
+def grace_never_ends(patch: pytest.MonkeyPatch) -> None:
+    interrupt = Crew.interrupt
+
+    def endlessly(crew: Crew, worker: Worker, call: Call, cause: str, now: float) -> None:
+        interrupt(crew, worker, call, cause, now)
+        crew.timers.disarm(worker)
+
+    patch.setattr(Crew, "interrupt", endlessly)
+
+
+@bug("an_interrupt_has_an_end", kinds=("soft",), cancel=True, retire=1)
+def grace_ends_with_being_retired(patch: pytest.MonkeyPatch) -> None:
+    retire = Crew.retire
+
+    def forget(crew: Crew, worker: Worker, reason: str, now: float) -> None:
+        retire(crew, worker, reason, now)
+        if worker.state is WorkerState.DRAINING:
+            crew.timers.disarm(worker)
+
+    patch.setattr(Crew, "retire", forget)
+
+
+@bug("no_dirty_worker", kinds=("soft",), cancel=True)
+def who_was_told_to_stop_is_free_before_it_has(patch: pytest.MonkeyPatch) -> None:
+    interrupt = Crew.interrupt
+
+    def at_once(crew: Crew, worker: Worker, call: Call, cause: str, now: float) -> None:
+        interrupt(crew, worker, call, cause, now)
+        crew.stopped(worker, now)
+
+    patch.setattr(Crew, "interrupt", at_once)
+
+
+@bug("late_news_is_no_news", policy=policy(1), kinds=("soft",), calls=2, callers=1, cancel=True)
+def any_answer_shows_that_it_has_stopped(patch: pytest.MonkeyPatch) -> None:
+    def any_one(original: Any, core: Core, event: ev.Replied, now: float) -> None:
+        told = event.worker.interrupted
+        number = event.call_id if told is None else told.id
+        original(core, ev.Replied(event.worker, number, event.reply, event.ok, event.unfit), now)
+
+    handler(patch, ev.Replied, any_one)
+
+
+@bug("exclusive_lease", policy=policy(1), kinds=("lease", "soft"), callers=1, calls=2, cancel=True)
+def a_checkout_is_forgotten_when_its_call_has_stopped(patch: pytest.MonkeyPatch) -> None:
+    stopped = Crew.stopped
+
+    def forget(crew: Crew, worker: Worker, now: float) -> None:
+        worker.occupant = None
+        stopped(crew, worker, now)
+
+    patch.setattr(Crew, "stopped", forget)
+
+
 @bug("no_lost_worker")
 def a_worker_that_was_given_back_is_not_idle(patch: pytest.MonkeyPatch) -> None:
     to_idle = Crew._to_idle

@@ -21,6 +21,8 @@ def hunt(bug: Bug, patch: pytest.MonkeyPatch) -> tuple[str, int]:
     """The rule that noticed the bug, and after how many runs; ("", runs) if none did."""
 
     class Hunt(PoolRules):
+        config = bug.fields
+
         def requests(self) -> st.SearchStrategy[Request]:
             args = st.fixed_dictionaries({"plan": st.sampled_from(bug.plans), "seconds": SECONDS})
             return st.builds(Request, st.sampled_from(["act", "act_again"]), args)

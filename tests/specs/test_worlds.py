@@ -33,12 +33,14 @@ def test_everything_holds_in_exactly_so_many_states(name: str) -> None:
 def test_the_pools_have_every_kind_of_trouble() -> None:
     profiles = [small.profile for small in SMALL.values()]
     assert {kind for p in profiles if p.faults for kind in p.what} == set(FAULTS)
-    assert {kind for p in profiles for kind in p.kinds} == {"plain", "idempotent", "session", "shared", "lease"}
+    assert {kind for p in profiles for kind in p.kinds} == {
+        "plain", "idempotent", "session", "shared", "lease", "soft",
+    }  # fmt: skip
+
     assert all(any(getattr(p, move) for p in profiles) for move in ("cancel", "close", "look", "retire", "suspend"))
 
 
 NEVER = {
-    "worker interrupting",  # the core does not interrupt yet
     "breaker forced_open", "breaker disabled",  # nobody forces it
     "worker terminated", "slot closed",  # it has left the crew by then
     *(f"{kind} {state}" for kind in ("call", "lease")
