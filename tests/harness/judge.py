@@ -92,7 +92,7 @@ def _of_call(call: Seen, cut: Cut | None, garbled: bool) -> Iterator[str]:
     if outcome == "value":
         if not call.done:
             yield "it has a value without having been executed"
-        if call.value[:2] != [call.key, acts.check(call.key)] and not garbled:
+        if not garbled and call.value[:2] != [call.key, acts.check(call.key)]:
             yield f"it got another value: {call.value!r}"
     elif outcome == "RemoteValueError":
         if call.step.does != "fails" or not call.done:
