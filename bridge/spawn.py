@@ -51,8 +51,6 @@ __all__ = ["SpawnLauncher", "SpawnedWorker"]
 _READ = 1 << 16
 _HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
 
-_TRACED = 0.01  # seconds between two tries to reap what is traced
-
 _waiting_threads = trio.CapacityLimiter(math.inf)
 """Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
 
@@ -281,9 +279,9 @@ class SpawnedWorker:
         """Wait for its end, kill the rest of its group, reap it."""
         if not self._reaped:
             await self._ended()
-        while not self._reap():  # somebody traces it, and has the first claim on it
+        while not self._reap():  # somebody traces it, and is told first
             await self.kill_escaped()
-            await trio.sleep(_TRACED)
+            await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
         return self._status
 
     async def _ended(self) -> None:
