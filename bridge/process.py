@@ -30,7 +30,7 @@ from remuda.bridge.ends import OurEnds, above_stderr
 from remuda.bridge.last_words import LastWords
 from remuda.bridge.seam import Activity, Evidence, Usage
 
-__all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd"]
+__all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd", "wait_unreaped"]
 
 _READ = 1 << 16
 _HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
@@ -129,7 +129,7 @@ class LocalWorker(ABC):
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)
         else:
-            await trio.to_thread.run_sync(_wait_unreaped, self._pid, limiter=_waiting_threads, abandon_on_cancel=True)
+            await wait_unreaped(self._pid)
 
     async def kill_escaped(self) -> None:
         """After the end: kill what it had started and what had left its group, as far as it can be found."""
@@ -275,6 +275,11 @@ def open_pidfd(pid: int) -> int | None:
         except OSError:
             pass  # an old kernel, or no descriptors left: a thread has to wait
     return None
+
+
+async def wait_unreaped(pid: int) -> None:
+    """Wait in a thread until this child has ended. It is not reaped by this."""
+    await trio.to_thread.run_sync(_wait_unreaped, pid, limiter=_waiting_threads, abandon_on_cancel=True)
 
 
 def _wait_unreaped(pid: int) -> None:

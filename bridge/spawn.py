@@ -22,12 +22,11 @@ import trio
 import remuda
 from remuda.bridge import escaped, usage
 from remuda.bridge.ends import OurEnds, make_ends
-from remuda.bridge.process import LocalWorker, look_again, look_later, open_pidfd
+from remuda.bridge.process import LocalWorker, look_again, look_later, open_pidfd, wait_unreaped
 from remuda.bridge.seam import StartOrder
 
 __all__ = ["SpawnLauncher", "SpawnedWorker"]
 
-_TRACED = 0.01  # seconds between two tries to reap what is traced
 
 _HOME = str(Path(remuda.__file__).parent.parent)
 """Where the worker finds this very package, wherever the application found it."""
@@ -169,9 +168,9 @@ class SpawnedWorker(LocalWorker):
         """Wait for its end, kill the rest of its group, reap it."""
         if not self._reaped:
             await self._ended()
-        while not self._reap():  # somebody traces it, and has the first claim on it
+        while not self._reap():  # somebody traces it, and is told first
             await self.kill_escaped()
-            await trio.sleep(_TRACED)
+            await wait_unreaped(self._pid)
         return self._status
 
     def _reap(self) -> bool:

@@ -26,7 +26,7 @@ import trio
 from remuda.bridge import messages
 from remuda.bridge.frames import GREETING_LIMIT, Decoder
 from remuda.bridge.journal import Entry
-from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result
+from remuda.bridge.messages import BootFailed, Failure, Hello, Pong, Result, ToParent
 from remuda.bridge.seam import StartOrder, Usage, WorkerProcess
 from remuda.runtime import dice, ends
 from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
@@ -80,11 +80,9 @@ class Link:
         self.pid: int | None = None
         self._decoder = Decoder(GREETING_LIMIT)
         self._outbox = memoryview(b"")
-        # Answers that are due, in order: replayed journal entries, then the call behind them.
-        self._expected: deque[tuple[int, Call | Entry]] = deque()
+        # Answers that are due, in order: of replayed journal entries, then of the call behind them; of health checks.
+        self._expected: deque[tuple[int, Call | Entry | None]] = deque()
         self._before = 0  # what its page said to have begun before the call that it has now
-        self._answerable = 0  # how many of them what is being read can answer
-        self._checks: deque[int] = deque()  # health checks that it was asked, and has not answered
         self.applied = pool.journal.add_worker()
         self._journal_version = 0
         self._greeting: Hello | BootFailed | None = None
@@ -353,7 +351,7 @@ class Link:
     def send_check(self, number: int) -> None:
         """Ask how the worker is; `serve_checks` reads what it says."""
         if self._is_quiet():
-            self._checks.append(number)
+            self._expected.append((number, None))
             self._write(self._pool.pack(messages.Ping(number)))
 
     def _is_quiet(self) -> bool:
@@ -479,40 +477,52 @@ class Link:
         return some
 
     def _receive(self, data: bytes) -> None:
-        # An answer may free the worker for the next call. What was read before that one was sent
-        # cannot answer it, whatever it says.
-        self._answerable = len(self._expected)
+        """Take what was read, up to the first message that nobody asked for.
+
+        That one is seen before anything is done about those in front of it: an answer frees the worker for
+        the next call, which could else be given to a worker that has just answered it in advance.
+        """
+        said: list[ToParent] = []
         try:
             for body in self._decoder.feed(data):
-                self._take(messages.decode_to_parent(body))
+                message = messages.decode_to_parent(body)
+                self._must_be_asked_for(message, len(said))
+                said.append(message)
             if self._decoder.pending:
                 self._decoder.feed(b"")  # which raises, if what is pending can be no frame
         except ProtocolError as error:
             self._fail(error.message)
+        for message in said:
+            self._take(message)
 
-    def _take(self, message: object) -> None:
-        kind = type(message)
-        if kind is Result or kind is Failure:
-            self._take_reply(message)  # type: ignore[arg-type]
-        elif kind is Pong:
-            assert isinstance(message, Pong)
-            if not self._checks or self._checks.popleft() != message.id:
-                raise ProtocolError(f"it answered health check {message.id}, which it was not asked")
-            self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, shown(message.reason)))
-        elif self._greeting is None and (kind is Hello or kind is BootFailed):
-            if type(message) is Hello:
+    def _must_be_asked_for(self, message: ToParent, place: int) -> None:
+        """Raise ProtocolError if a message does not answer the question at this place."""
+        if self._greeting is None:
+            if place or not isinstance(message, Hello | BootFailed):
+                raise ProtocolError(f"it sent {type(message).__name__} out of turn")
+            if isinstance(message, Hello):
                 _check_greeting(message)
-            self._greeting = message  # type: ignore[assignment]
-            self._decoder.limit = self._pool.config.max_frame_bytes
+            return
+        if isinstance(message, Hello | BootFailed):
+            raise ProtocolError(f"it sent {type(message).__name__} out of turn")
+        number, item = self._expected[place] if place < len(self._expected) else (0, None)
+        is_check = isinstance(message, Pong)
+        if number != message.id or is_check is not (item is None):
+            what = "health check" if is_check else "call"
+            raise ProtocolError(f"it answered {what} {message.id}, which it does not have")
+
+    def _take(self, message: ToParent) -> None:
+        """Act on a message that was asked for."""
+        if isinstance(message, Result | Failure):
+            self._take_reply(message)
+        elif isinstance(message, Pong):
+            self._expected.popleft()
+            self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, shown(message.reason)))
         else:
-            raise ProtocolError(f"it sent {kind.__name__} out of turn")
+            self._greeting = message
+            self._decoder.limit = self._pool.config.max_frame_bytes
 
     def _take_reply(self, reply: Result | Failure) -> None:
-        if not self._answerable or self._expected[0][0] != reply.id:
-            if self.over:
-                return
-            raise ProtocolError(f"it answered call {reply.id}, which it does not have")
-        self._answerable -= 1
         _, item = self._expected.popleft()
         if isinstance(item, Call):
             ticket = _ticket(item)
@@ -521,13 +531,13 @@ class Link:
                 self._note_in_journal(ticket)
             unfit = type(reply) is Failure and reply.kind is messages.FailureKind.UNFIT
             self._pool.feed(ev.Replied(self.worker, reply.id, reply, ok, unfit))
-        elif type(reply) is Failure:
+        elif item is not None and type(reply) is Failure:
             error = reply.error
             self._fail(
                 shown(f"it could not replay {item.command!r} from the journal: {error.type_name}: {error.message}"),
                 violation=False,
             )
-        else:
+        elif item is not None:
             self._before = reply.id
             self.applied.note(item)
             self._next_of_the_journal()
@@ -553,15 +563,14 @@ class Link:
         self.over = True
         if self._garbled:
             return
-        self._answerable = len(self._expected)
         try:
             for _ in range(_IN_A_TURN):  # no more than a pipe holds: what it left behind may go on writing
                 if not (data := process.read()):
                     break
                 for body in self._decoder.feed(data):
                     message = messages.decode_to_parent(body)
-                    if isinstance(message, Result | Failure):
-                        self._take_reply(message)
+                    self._must_be_asked_for(message, 0)
+                    self._take(message)
         except (ProtocolError, OSError):
             pass  # it is dead already; what cannot be read is as good as not said
 

@@ -122,7 +122,7 @@ async def test_an_answer_to_a_check_that_nobody_made(simulation: Any, autojump_c
     async with simulation(behaviour, health=HEALTH) as (pool, launcher):
         await trio.sleep(11)
         assert pool.last_death is not None
-        assert pool.last_death.cause == "it answered health check 77, which it was not asked"
+        assert pool.last_death.cause == "it answered health check 77, which it does not have"
         await pool.wait_for("ready")
         assert await pool.call("echo", {"token": 1}) == 1
         assert launcher.witness.launched == 2
