@@ -155,7 +155,7 @@ async def test_neither_in_its_setup_nor_when_it_is_checked(tmp_path: Path) -> No
             assert await talk.line() == "waiting"
             talk.worker.interrupt(0)
             talk.worker.interrupt(1)
-            Path(fifo).write_text("go on")
+            Path(fifo).write_text("go on")  # noqa: ASYNC240  # it is being read
             answer = await talk.receive()
             assert isinstance(answer, messages.Hello) or answer == messages.Pong(9, True, "")
             await talk.send(messages.Ping(9))
