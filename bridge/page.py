@@ -82,7 +82,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def _plain(number: float) -> str:
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:g}"
+    return str(int(number)) if abs(number) < 1e15 and number == int(number) else f"{number:g}"
 
 
 class Activity(msgspec.Struct, frozen=True):

@@ -270,7 +270,7 @@ class Core:
             if worker.interrupted is not None and call.deadline > now:
                 raise InvalidLease("this worker has yet to stop a call of its holder; try again when it has")
         self.calls[call.id] = call
-        alive = (WorkerState.BUSY, WorkerState.DRAINING)
+        alive = (WorkerState.BUSY, WorkerState.INTERRUPTING, WorkerState.DRAINING)
         if lease.state is not CallState.RUNNING or worker is None or worker.state not in alive:
             self._refuse(call, Verdict.DIED, now, "the worker that was checked out has ended")
         elif call.deadline <= now:

@@ -145,10 +145,6 @@ def _wait_for_a_child(path: str) -> None:
     child.wait()
 
 
-def let_go(fifo: str) -> None:
-    Path(fifo).write_text("go on")
-
-
 async def test_neither_in_its_setup_nor_when_it_is_checked(tmp_path: Path) -> None:
     """Both wait for a FIFO, and the signal comes meanwhile: it does not end them."""
     fifo = str(tmp_path / "fifo")
@@ -159,7 +155,7 @@ async def test_neither_in_its_setup_nor_when_it_is_checked(tmp_path: Path) -> No
             assert await talk.line() == "waiting"
             talk.worker.interrupt(0)
             talk.worker.interrupt(1)
-            let_go(fifo)
+            Path(fifo).write_text("go on")  # noqa: ASYNC240  # it is being read
             answer = await talk.receive()
             assert isinstance(answer, messages.Hello) or answer == messages.Pong(9, True, "")
             await talk.send(messages.Ping(9))
