@@ -219,9 +219,13 @@ class Template:
         pidfd = self._process._pidfd
         return self._over and not self._closed and pidfd is not None and not _readable(pidfd)
 
+    def signal(self, signum: int) -> None:
+        """Send a signal to it, and to none of its workers."""
+        self._process.signal(signum)
+
     def kill(self) -> None:
         """Send SIGKILL to it. Its workers go on."""
-        self._process.signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
 
     async def wait(self) -> int | None:
         """Wait for its end and reap it."""

@@ -113,9 +113,9 @@ class Transition(msgspec.Struct, frozen=True):
 
     pool: str
     lifecycle: str
-    """"worker", "slot", "pool", "breaker" or "call"."""
+    """"worker", "slot", "pool", "breaker", "call" or "template"."""
     subject: str
-    """Which one: "0.3" is generation 3 of slot 0."""
+    """Which one: "0.3" is generation 3 of slot 0; of templates, "2" is the second."""
     trigger: str
     source: str
     dest: str

@@ -25,7 +25,7 @@ from remuda.bridge.seam import (
     WorkerProcess,
 )
 from remuda.runtime import dice
-from remuda.runtime.events import Event, TemplateChanged, TemplateWrote
+from remuda.runtime.events import Event, TemplateChanged, TemplateWrote, Transition
 from remuda.statemachines.errors import describe_exit
 from remuda.statemachines.lifecycle import Step, Subject
 from remuda.statemachines.template import StartFrom, Succession, Template
@@ -256,11 +256,12 @@ class ForkLauncher:
 
     def _observe(self, subject: Subject[Any], step: Step) -> None:
         assert isinstance(subject, Template)
-        if step.source != step.dest:
+        number, source, dest = subject.number, str(step.source), str(step.dest)
+        self._tell(Transition(self._pool, "template", str(number), step.trigger, source, dest, step.reason, step.at))
+        if source != dest:
             process = self._processes.get(subject)
             pid = None if process is None else process.pid
-            source, dest = str(step.source), str(step.dest)
-            self._tell(TemplateChanged(self._pool, subject.number, pid, source, dest, step.reason, step.at))
+            self._tell(TemplateChanged(self._pool, number, pid, source, dest, step.reason, step.at))
 
     def _tell(self, event: Event) -> None:
         if self._emit is not None:

@@ -1,6 +1,7 @@
 """What must hold, whatever happens: the tools that remuda is tested with, for your pools and lifecycles.
 
     remuda.specs.PoolRules      a pool, attacked by Hypothesis: over your adapter, in simulation or for real
+    remuda.specs.ForkingRules   the same, with templates that workers are forked from
     remuda.specs.Monitor        the invariants, asked of a live pool
     remuda.specs.audit          the faults of a lifecycle's declaration
     remuda.specs.explore        all states of a lifecycle, or of a model
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from remuda.specs.explorer import eventually as eventually
     from remuda.specs.explorer import explore as explore
     from remuda.specs.explorer import sometimes as sometimes
+    from remuda.specs.forking_rules import ForkingRules as ForkingRules
     from remuda.specs.history import History as History
     from remuda.specs.invariant import InvariantViolated as InvariantViolated
     from remuda.specs.lifecycle_rules import LifecycleRules as LifecycleRules
@@ -43,6 +45,7 @@ _WHERE = {
     "claims": "Request",
     "coverage": "Coverage",
     "engines": "engines_agree",
+    "forking_rules": "ForkingRules",
     "explorer": "Model always eventually explore sometimes",
     "history": "History",
     "invariant": "InvariantViolated",

@@ -180,12 +180,18 @@ class PoolRules(RuleBasedStateMachine):
         self._notes: dict[str, set[object]] = {}
         for start in starts if self.world.simulated else ():
             self.ground.start_next(start)
-        config = PoolConfig(**{**self.ground.fields(fields), **self.config})
+        for template in fields.get("templates", ()):
+            self.ground.next_template(template)
+        chosen = {**self.ground.fields(fields), **self.config}
+        chosen.pop("templates", None)
+        self.ground.templates = chosen.get("start_method") == "forkserver"
+        config = PoolConfig(**chosen)
         self._attempts = config.retry.attempts
         refusal = self._begin(config)
         if refusal is not None:
-            assert starts, f"nothing kept it from starting, and it said {refusal}"
+            assert starts or self.ground.templates, f"nothing kept it from starting, and it said {refusal}"
             self.ground.start_next(None)
+            self.ground.next_template(None)
             refusal = self._begin(config)
         assert refusal is None, f"the pool did not start: {refusal!r}"
 

@@ -27,7 +27,7 @@ What a worker does is a `Behaviour`, and a test may interfere with a live one at
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from signal import SIGKILL
 from typing import TypeAlias
@@ -63,6 +63,7 @@ class SimLauncher:
     Attributes:
         behaviour: as given; a test may change it, and later starts follow it.
         witness: what the workers have seen.
+        nursery: as given.
         workers: the workers that are not yet buried: alive, not waited for, or not closed.
     """
 
@@ -78,7 +79,7 @@ class SimLauncher:
         self.behaviour: Casting = Behaviour() if behaviour is None else behaviour
         self.witness = Witness(key)
         self.workers: list[SimWorker] = []
-        self._nursery = nursery
+        self.nursery = nursery
         self._news = trio.lowlevel.ParkingLot()
         self._closed = False
 
@@ -106,15 +107,32 @@ class SimLauncher:
 
         Cancelled, it leaves nothing behind.
         """
-        behaviour = self.behaviour if isinstance(self.behaviour, Behaviour) else self.behaviour(order)
+        behaviour = self.cast(order)
         await trio.sleep(behaviour.launch_seconds)
-        if self._closed:
-            raise trio.ClosedResourceError("this launcher is closed")
         if behaviour.launch_error is not None:
             raise OSError(behaviour.launch_error, os.strerror(behaviour.launch_error))
         # From here to the return there is no checkpoint: who is cancelled gets no worker, and there
         # is none.
-        worker = SimWorker(self, self._nursery, order, behaviour, FIRST_PID + self.witness.launched)
+        return self.launch(order, behaviour)
+
+    def cast(self, order: StartOrder) -> Behaviour:
+        """Who plays the next worker."""
+        return self.behaviour if isinstance(self.behaviour, Behaviour) else self.behaviour(order)
+
+    def launch(
+        self, order: StartOrder, behaviour: Behaviour, collect: Callable[[], Awaitable[bool]] | None = None
+    ) -> SimWorker:
+        """Start a worker, at this moment.
+
+        Args:
+            order: for whom.
+            behaviour: what it does.
+            collect: waits for whoever knows how it ended, and says whether they told; None: we do.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this launcher is closed")
+        pid = FIRST_PID + self.witness.launched
+        worker = SimWorker(self, self.nursery, order, behaviour, pid, collect)
         self.witness.launched += 1
         self.workers.append(worker)
         self.tell()
@@ -169,12 +187,20 @@ class SimWorker:
     pid: int | None
 
     def __init__(
-        self, launcher: SimLauncher, nursery: trio.Nursery, order: StartOrder, behaviour: Behaviour, pid: int
+        self,
+        launcher: SimLauncher,
+        nursery: trio.Nursery,
+        order: StartOrder,
+        behaviour: Behaviour,
+        pid: int,
+        collect: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.pid = pid
         self.order = order
         self.behaviour = behaviour
         self._launcher = launcher
+        self._collect = collect
+        self._status_known = behaviour.status_known
         self._process = Process(pid, behaviour, nursery, self._bury_the_dead)
         self._program = Program(self._process, behaviour, order, launcher.witness, launcher.tell)
         self._inbound = self._process.to_parent
@@ -224,12 +250,16 @@ class SimWorker:
     async def wait(self) -> int | None:
         """Wait for the end of the process, kill what is left of its group, and reap it."""
         await self._process.ended.wait()
+        if self._collect is not None and not self._reaped:
+            self._process.kill_children()
+            told = await self._collect()
+            self._status_known = self._status_known and told
         if not self._reaped:
             self._process.kill_children()
             self._reaped = True
             self._launcher.witness.reaped += 1
             self._launcher.tell()
-        return self._process.status if self.behaviour.status_known else None
+        return self._process.status if self._status_known else None
 
     async def kill_escaped(self) -> None:
         """Nothing leaves a simulated group that could be found."""
@@ -332,6 +362,11 @@ class SimWorker:
     def reaped(self) -> bool:
         """Whether somebody has waited for it after its end."""
         return self._reaped
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the application has closed its descriptors."""
+        return self._closed
 
     @property
     def buried(self) -> bool:

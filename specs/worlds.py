@@ -5,6 +5,9 @@ faults, by the same names. What one of them cannot do (a real process cannot be 
 that nobody made, and nobody's laptop refuses to fork on request) it says by `can`, and a rule that
 needs it does nothing there.
 
+Where a world has `templates`, its workers are forked from one, or spawned when that cannot be; what can be
+done to workers can be done to templates.
+
 `SimWorld` moves on a virtual clock, and nothing in it is left to chance: the same choices give the
 same run. `RealWorld` starts processes, sends signals and waits in real time, which it makes short: a
 second of a rule is a hundredth of a second there.
@@ -28,15 +31,21 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import trio
 
-from remuda.bridge.seam import Launcher, StartOrder
-from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
+from remuda.bridge.forkserver import Template
+from remuda.bridge.process import LocalWorker
+from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
+from remuda.bridge.spawn import SpawnLauncher
+from remuda.runtime.templates import ForkLauncher
 from remuda.specs.behaviour import Behaviour, Die, FailBoot, Fork, Hang, Pong, Wait
 from remuda.specs.hosted import hosting
 from remuda.specs.probe import GARBAGE, HALF_A_FRAME, PLANS, Probe, acting, token_of
 from remuda.specs.simulated import SimLauncher, SimWorker
+from remuda.specs.simulated_templates import SimTemplates, TemplatePlay
 from remuda.specs.stepped import SteppedTrio
 
-__all__ = ["FAULTS", "STARTS", "Fault", "RealWorld", "SimWorld", "Start", "World"]
+__all__ = [
+    "FAULTS", "STARTS", "TEMPLATES", "Fault", "RealWorld", "SimWorld", "Start", "TemplateFault", "TemplateStart", "World",
+]  # fmt: skip
 
 Fault: TypeAlias = Literal["crash", "freeze", "garbage", "half a frame", "hang up"]
 Start: TypeAlias = Literal[
@@ -51,6 +60,17 @@ STARTS: tuple[Start, ...] = get_args(Start)
 system, deaf to SIGTERM, slow to die, with a channel that takes a few bytes at a time, with a child that
 escapes and holds its descriptors, or so that it fails its health checks."""
 
+TemplateFault: TypeAlias = Literal["crash", "freeze", "spoil"]
+"""What can be done to a live template: SIGKILL, SIGSTOP, and that it finds itself unfit."""
+
+TemplateStart: TypeAlias = Literal["slow", "hangs", "fails", "dies", "is unfit", "is refused", "lingers"]
+
+TEMPLATES: tuple[TemplateStart, ...] = get_args(TemplateStart)
+"""How the next template may be: late with its imports, never done with them; so that they raise, or kill it, or
+leave a thread behind; refused by the operating system; or slow to make workers and to die."""
+
+IMPORT_PATIENCE = 20.0
+"""Seconds that a template has for its imports."""
 
 PATIENCE = 2 * 3600.0
 """Virtual seconds after which a step counts as hanging: longer than anything that a rule waits for."""
@@ -68,7 +88,12 @@ class World(ABC):
         launcher: what starts the workers.
         can: the faults and starts there are.
         plans: the plans of the `Probe` that can be played.
+        templates: whether workers are forked; said before the ground is entered.
+        forking: what starts the workers then.
     """
+
+    templates = False
+    forking: ForkLauncher | None = None
 
     simulated: ClassVar[bool]
     """Whether time is virtual and every moment exact."""
@@ -119,6 +144,20 @@ class World(ABC):
     def start_next(self, start: Start | None) -> None:
         """Let the next worker start like this; None: no such order, and no faults any more."""
 
+    # ── Templates ───────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def do_to_template(self, fault: TemplateFault) -> bool:
+        """Do it to the template that was started last; False if it has ended, or it cannot be done here."""
+
+    @abstractmethod
+    def next_template(self, start: TemplateStart | None) -> None:
+        """Let the next template be like this; None: no such order."""
+
+    def has_settled(self) -> bool:
+        """Whether workers are forked, or it is known why they are not."""
+        return self.forking is None or self.forking.template is not None or bool(self.forking.refusal)
+
     # ── The truth ───────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
@@ -140,7 +179,9 @@ class SimWorld(World):
         super().__init__(adapter, work)
         self.loop = SteppedTrio(patience=PATIENCE)
         self._next: list[Start] = []
+        self._next_templates: list[TemplateStart] = []
         self._launcher: SimLauncher | None = None
+        self._templates: list[SimTemplates] = []
         self._plain = Behaviour()
 
     @asynccontextmanager
@@ -149,7 +190,33 @@ class SimWorld(World):
         async with SimLauncher.open(self._cast, key=token_of) as self._launcher:
             witness = self._launcher.witness
             self._plain = acting(witness) if self.adapter is None else hosting(self.adapter, self.work)
-            yield self._launcher
+            if not self.templates:
+                yield self._launcher
+                return
+            made = SimTemplates(self._launcher, self._cast_template)
+            self._templates.append(made)
+            self.forking = ForkLauncher("pool", made.start, self._launcher, patience=IMPORT_PATIENCE)
+            yield self.forking
+
+    def _cast_template(self, order: StartOrder) -> TemplatePlay:
+        """Who plays the next template."""
+        match self._next_templates.pop(0) if self._next_templates else None:
+            case "slow":
+                return TemplatePlay(launch_seconds=1.0, import_seconds=10.0)
+            case "hangs":
+                return TemplatePlay(end="hangs")
+            case "fails":
+                return TemplatePlay(import_seconds=0.1, end="fails")
+            case "dies":
+                return TemplatePlay(import_seconds=0.1, end="dies")
+            case "is unfit":
+                return TemplatePlay(import_seconds=0.1, end="unfit")
+            case "is refused":
+                return TemplatePlay(launch_error=errno.EAGAIN)
+            case "lingers":
+                return TemplatePlay(fork_seconds=0.5, kill_seconds=0.25)
+            case None:
+                return TemplatePlay()
 
     def _cast(self, order: StartOrder) -> Behaviour:
         """Who plays the next worker."""
@@ -181,7 +248,8 @@ class SimWorld(World):
 
     def leftovers(self) -> list[str]:
         """What the witness says of processes that nobody ended, waited for or closed."""
-        return [] if self._launcher is None else self._launcher.witness.leftovers()
+        workers = [] if self._launcher is None else self._launcher.witness.leftovers()
+        return workers + [left for made in self._templates for left in made.leftovers()]
 
     def do(self, fault: Fault, slot: int) -> bool:
         """Do it to the worker in this slot."""
@@ -211,6 +279,9 @@ class SimWorld(World):
         """Let every worker that is stopped go on."""
         for worker in [] if self._launcher is None else self._launcher.alive:
             worker.thaw()
+        for made in self._templates:
+            for template in made.alive:
+                template.thaw()
 
     def start_next(self, start: Start | None) -> None:
         """Let the next worker start like this."""
@@ -218,6 +289,21 @@ class SimWorld(World):
             self._next.clear()
         else:
             self._next.append(start)
+
+    def do_to_template(self, fault: TemplateFault) -> bool:
+        """Do it to the template that was started last."""
+        if not self._templates or not self._templates[-1].alive:
+            return False
+        template = self._templates[-1].alive[-1]
+        {"crash": template.crash, "freeze": template.freeze, "spoil": template.spoil}[fault]()
+        return True
+
+    def next_template(self, start: TemplateStart | None) -> None:
+        """Let the next template be like this."""
+        if start is None:
+            self._next_templates.clear()
+        else:
+            self._next_templates.append(start)
 
     def begun(self) -> Counter[object]:
         """How often each token was begun."""
@@ -243,11 +329,24 @@ class RealWorld(World):
         self.loop = SteppedTrio(clock=_RealClock(), patience=60.0)
         self._folder = Path(tempfile.mkdtemp(prefix="remuda-world-"))
         self._witness = self._folder / "witness"
-        self._launcher = _Register()
+        self._launcher = _Register(SpawnLauncher())
+        self._templates: list[Template] = []
 
     @asynccontextmanager
     async def ground(self) -> AsyncGenerator[Launcher]:
         """The launcher of every pool, with a list of whom it has started."""
+        if not self.templates:
+            yield self._launcher
+            return
+        spawn = SpawnLauncher()
+
+        async def start(order: StartOrder) -> Template:
+            template = await Template.start(spawn, order)
+            self._templates.append(template)
+            return template
+
+        self.forking = ForkLauncher("pool", start, spawn, patience=IMPORT_PATIENCE)
+        self._launcher = _TendedRegister(self.forking)
         yield self._launcher
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +356,8 @@ class RealWorld(World):
 
     def leftovers(self) -> list[str]:
         """Processes that run, or were not waited for."""
-        return [f"process {worker.pid} was left behind" for worker in self._launcher.workers if _exists(worker.pid)]
+        all_of_them: list[LocalWorker | Template] = [*self._launcher.workers, *self._templates]
+        return [f"process {one.pid} was left behind" for one in all_of_them if _exists(one.pid)]
 
     def close(self) -> None:
         """Whatever happened: the run ends and nothing is left."""
@@ -283,6 +383,19 @@ class RealWorld(World):
         """Let every worker that is stopped go on."""
         for worker in self._launcher.workers:
             worker.signal(signal.SIGCONT)
+        for template in self._templates:
+            template.signal(signal.SIGCONT)
+
+    def do_to_template(self, fault: TemplateFault) -> bool:
+        """Send the signal to the template that was started last."""
+        signum = {"crash": signal.SIGKILL, "freeze": signal.SIGSTOP}.get(fault)
+        if signum is None or not self._templates:
+            return False
+        self._templates[-1].signal(signum)
+        return True
+
+    def next_template(self, start: TemplateStart | None) -> None:
+        """Nothing: real templates are as they are."""
 
     def start_next(self, start: Start | None) -> None:
         """Nothing: real workers start as they start."""
@@ -309,16 +422,26 @@ class _Register:
 
     local = True
 
-    def __init__(self) -> None:
-        self._launcher = SpawnLauncher()
-        self.workers: list[SpawnedWorker] = []
-        self.latest: dict[int, SpawnedWorker] = {}
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self.workers: list[LocalWorker] = []
+        self.latest: dict[int, LocalWorker] = {}
 
-    async def start(self, order: StartOrder) -> SpawnedWorker:
+    async def start(self, order: StartOrder) -> WorkerProcess:
         worker = await self._launcher.start(order)
+        assert isinstance(worker, LocalWorker)
         self.workers.append(worker)
         self.latest[order.slot] = worker
         return worker
+
+
+class _TendedRegister(_Register):
+    """The same, of one that has something to do between starts."""
+
+    def __init__(self, launcher: ForkLauncher) -> None:
+        super().__init__(launcher)
+        self.tend = launcher.tend
+        self.stderr_tail = launcher.stderr_tail
 
 
 class _RealClock(trio.abc.Clock):
