@@ -225,8 +225,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Override a configuration with variables.
 
         `REMUDA_MAX_WORKERS=4` sets `max_workers`, `REMUDA_HEALTH_INTERVAL=10` the `interval` of
-        `health`, `REMUDA_PRELOAD=json,csv` a list; `settings` and `env` cannot be set this way. A `REMUDA_` variable that names no
-        field is refused, so that a typing error is not silence.
+        `health`, `REMUDA_PRELOAD=json,csv` a list; `settings` and `env` cannot be set this way. A
+        `REMUDA_` variable that names no field is refused, so that a typing error is not silence.
 
         Args:
             environ: the variables, default `os.environ`.

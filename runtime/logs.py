@@ -27,6 +27,7 @@ from remuda.runtime.events import (
     WorkerReady,
     WorkerWrote,
 )
+from remuda.statemachines.template import CLOSING
 
 __all__ = ["log_event", "log_observer_error"]
 
@@ -57,7 +58,10 @@ def log_event(event: Event) -> None:
             level = _POOL_LEVELS.get(event.dest, logging.INFO)
             _log(level, f"pool.{event.dest}", event.pool, {"was": event.source, "reason": event.reason})
         case TemplateChanged():
-            unexpected = event.dest == "unfit" or (event.dest == "ended" and event.source in ("building", "ready"))
+            # To retire is in order if another takes over, or the pool closes; not if it could not import.
+            failed = event.dest == "retiring" and event.source == "building" and event.reason != CLOSING
+            died = event.dest == "ended" and event.source in ("building", "ready")
+            unexpected = event.dest == "unfit" or failed or died
             level = logging.WARNING if unexpected else logging.INFO
             facts = {"template": event.number, "pid": event.pid, "was": event.source, "reason": event.reason}
             _log(level, f"template.{event.dest}", event.pool, facts)

@@ -637,8 +637,10 @@ class PoolRules(RuleBasedStateMachine):
             return True
         try:
             await self.pool.call("noted", {"key": "a"}, timeout=self._timeout(100.0))
-        except (CircuitOpen, PoolFailed, PoolFull, WorkerDied):
-            return False  # not yet: it still meets what was done before
+        except (CallTimeout, CircuitOpen, PoolFailed, PoolFull, WorkerDied):
+            # Not yet: it still meets what was done before, such as a worker that cannot be reached while a child of
+            # it holds its channel open.
+            return False
         except RemudaError as error:
             self.wrong.append(f"it_heals: with nothing in its way, a call got {error!r}")
             return True

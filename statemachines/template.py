@@ -40,7 +40,7 @@ from transitions import Machine
 from remuda.statemachines.lifecycle import Lifecycle, Step, Subject
 from remuda.statemachines.policy import full_jitter
 
-__all__ = ["TEMPLATE", "StartFrom", "Succession", "Template", "TemplateState", "TemplateTrigger"]
+__all__ = ["CLOSING", "TEMPLATE", "StartFrom", "Succession", "Template", "TemplateState", "TemplateTrigger"]
 
 
 class TemplateState(StrEnum):
@@ -107,6 +107,9 @@ _STEPS: list[list[str | None]] = [
     # ended: nothing leaves it.
 ]
 # fmt: on
+
+CLOSING = "the pool closes"
+"""The reason for which templates retire in the end."""
 
 _BASE, _CAP = 1.0, 60.0
 """Seconds of the pauses between templates that come to nothing: the first, at most, and the longest."""
@@ -264,7 +267,7 @@ class Succession:
         for template in (self.current, self.coming):
             if template is not None:
                 self._drop(template)
-                self._retire(template, "the pool closes", now)
+                self._retire(template, CLOSING, now)
 
     def _again(self, draw: float, now: float) -> None:
         self._attempts += 1

@@ -27,11 +27,12 @@ WITHOUT_STDIO = f"""
 import os, sys
 sys.path.insert(0, {str(HERE.parent.parent)!r})
 import trio
-from tests.bridge.talk import talking
+from tests.bridge.talk import default, talking
 
 async def main():
     for name in sys.argv[2].split(","):
         os.close(int(name))
+    default.method = sys.argv[3]
     async with talking() as talk, talking() as other:
         fds = [fd for each in (talk, other) for fd in (*each.worker._waited_for(), each.worker._lifeline_fd)]
         answers = [await each.value("echo", "hello") for each in (talk, other)]
@@ -42,11 +43,14 @@ trio.run(main)
 """
 
 
-@pytest.mark.parametrize("closed", ["0", "1", "2", "0,1", "0,2", "1,2", "0,1,2"])
-def test_it_has_closed_its_stdin_stdout_or_stderr(tmp_path: Path, closed: str) -> None:
+@pytest.mark.parametrize(
+    ("closed", "method"),
+    [*[(fds, "spawn") for fds in ("0", "1", "2", "0,1", "0,2", "1,2", "0,1,2")], ("0,1,2", "forkserver")],
+)
+def test_it_has_closed_its_stdin_stdout_or_stderr(tmp_path: Path, closed: str, method: str) -> None:
     """The next pipe would get that number, and be taken for what belongs there, here or in the worker."""
     path = tmp_path / "said"
-    program = [sys.executable, "-c", WITHOUT_STDIO, str(path), closed]
+    program = [sys.executable, "-c", WITHOUT_STDIO, str(path), closed, method]
     assert subprocess.run(program, timeout=HANG).returncode == 0
     assert path.read_text() == "['hello', 'hello'] True"
 

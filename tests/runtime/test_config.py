@@ -23,6 +23,8 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("overflow", value, "at least 0") for value in (-1, 0.5, None)],
     *[("start_concurrency", value, "at least 1") for value in (0, 1.5)],
     *[("max_waiting", value, "at least 0") for value in (-1, math.inf)],
+    *[("start_method", value, "'forkserver', 'spawn', or None") for value in ("fork", "", 3, True)],
+    *[("preload", value, "a list of module names") for value in ("json", None, [1], [""], {"json": 1})],
     *[("history", value, "at least 0") for value in (-1, None)],
     *[("max_frame_bytes", value, "from 1024 to 4294967295") for value in (0, 1023, 2**32, 4096.0)],
     *[("overflow_linger", value, "zero or more and finite") for value in (-1, math.nan, math.inf, "1", True)],
@@ -264,11 +266,25 @@ def test_from_the_environment() -> None:
         ("REMUDA_LIMITS_MEMORY", "1G", "REMUDA_LIMITS_MEMORY is '1G'; it must be a whole number"),
         ("REMUDA_LIMITS_NICE", "20", "Limits.nice is 20; it must be a whole number from 0 to 19"),
         ("REMUDA_LIMITS", "5", "REMUDA_LIMITS names no setting"),
+        ("REMUDA_START_METHOD", "fork", "PoolConfig.start_method is 'fork'; it must be 'forkserver', 'spawn', or None"),
     ],
 )
 def test_from_a_wrong_environment(variable: str, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         PoolConfig.from_env({variable: text})
+
+
+def test_how_workers_start_can_be_said_in_every_way(tmp_path: Path) -> None:
+    path = tmp_path / "pools.toml"
+    path.write_text('[pool]\nstart_method = "spawn"\npreload = ["json", "a.b"]\n')
+    config = PoolConfig.from_toml(path)
+    assert (config.start_method, config.preload) == ("spawn", ("json", "a.b"))
+    environ = {"REMUDA_START_METHOD": "forkserver", "REMUDA_PRELOAD": "csv, a.b,"}
+    config = PoolConfig.from_env(environ, config)
+    assert (config.start_method, config.preload) == ("forkserver", ("csv", "a.b"))
+    assert PoolConfig.from_env({"REMUDA_PRELOAD": ""}, config).preload == ()
+    assert (PoolConfig().start_method, PoolConfig().preload) == (None, ())
+    assert hash(PoolConfig(preload=["json"]).preload), "it is a value, whatever it was made from"  # type: ignore[arg-type]
 
 
 async def test_fields_override_the_configuration(simulation: Any, autojump_clock: Any) -> None:

@@ -257,6 +257,7 @@ async def test_one_that_dies_is_replaced_at_once_and_its_workers_go_on(autojump_
 async def test_one_is_lost_in_the_middle_of_a_fork(autojump_clock: Any, moment: float) -> None:
     async with forking(first(TemplatePlay(fork_seconds=2)), init_timeout=30) as play:
         assert trio.current_time() == 2
+        await play.pool.call("echo", {"token": 1})  # who has served is replaced at once
         play.workers.worker(0).crash()
         await trio.sleep(moment)
         play.templates.templates[0].crash()
@@ -269,6 +270,7 @@ async def test_one_is_lost_in_the_middle_of_a_fork(autojump_clock: Any, moment: 
 
 async def test_one_that_is_stopped_keeps_no_worker_from_starting(autojump_clock: Any) -> None:
     async with forking() as play:
+        await play.pool.call("echo", {"token": 1})
         play.templates.templates[0].freeze()
         begins = trio.current_time()
         await play.replace()

@@ -1,6 +1,6 @@
-"""The rules of the seam, over both of its implementations: processes, and what plays them.
+"""The rules of the seam, over all of its implementations: spawned and forked processes, and what plays them.
 
-Whatever holds here holds for both, so a test on simulated workers says something about real ones.
+Whatever holds here holds for all, so a test on simulated workers says something about real ones.
 The adapter of the real ones has the commands of the simulated ones that are needed here.
 """
 
@@ -20,12 +20,16 @@ import trio
 import trio.testing
 
 from remuda.bridge import messages
+from remuda.bridge.forkserver import ForkedWorker, Template
 from remuda.bridge.frames import pack
-from remuda.bridge.seam import Evidence, Launcher, StartOrder, Usage, WorkerProcess
+from remuda.bridge.process import LocalWorker
+from remuda.bridge.seam import Evidence, Launcher, StartOrder, TemplateProcess, Usage, WorkerProcess
 from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
+from remuda.runtime.templates import ForkLauncher
 from remuda.specs.behaviour import Begin, Behaviour, Command, Finish, Fork, Hang, Reply, Say
 from remuda.specs.simulated import SimLauncher, SimWorker
-from tests.bridge.talk import HANG, Talk, started
+from remuda.specs.simulated_templates import SimTemplate, SimTemplates
+from tests.bridge.talk import HANG, ForkingLauncher, Talk, boot_message, started, state_of, template
 
 FOLDER = str(Path(__file__).parent / "contract")
 
@@ -39,17 +43,35 @@ PLAYED = Behaviour(
 )
 
 
-@pytest.fixture(params=["spawned", "simulated"])
+@pytest.fixture(params=["spawned", "forked", "simulated", "simulated, forked"])
 async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
     if request.param == "spawned":
         yield SpawnLauncher()
         for thread in threading.enumerate():
             if thread.name.startswith("remuda-reaper"):
                 thread.join(HANG)  # what was closed alive is reaped by a thread
+    elif request.param == "forked":
+        async with template("everyday:Everyday", sys_path=[FOLDER, *sys.path]) as one:
+            yield ForkingLauncher(one)
     else:
         async with SimLauncher.open(PLAYED) as launcher:
-            yield launcher
+            if request.param == "simulated":
+                yield launcher
+            else:
+                one = await SimTemplates(launcher).start(StartOrder(pool="tests", slot=-1, generation=1))
+                await one.prepare(boot_message(), [])
+                yield _SimForking(one)
             assert launcher.witness.leftovers() == []
+
+
+class _SimForking:
+    """Forks workers from one simulated template."""
+
+    def __init__(self, one: SimTemplate) -> None:
+        self.template = one
+
+    async def start(self, order: StartOrder) -> SimWorker:
+        return await self.template.fork(order)
 
 
 @asynccontextmanager
@@ -69,11 +91,11 @@ async def quiet(talk: Talk) -> None:
     assert await talk.receive() == messages.Pong(77, True, "")
 
 
-def stop(talk: Talk) -> None:
+async def stop(talk: Talk) -> None:
     """Stop it, and make sure that it is: a process goes on until the signal has reached it."""
     talk.worker.signal(signal.SIGSTOP)
-    if isinstance(talk.worker, SpawnedWorker):
-        os.waitid(os.P_PID, talk.worker._pid, os.WSTOPPED | os.WNOWAIT)
+    while isinstance(talk.worker, LocalWorker) and state_of(talk.worker._pid) != "T":
+        await trio.lowlevel.checkpoint()
 
 
 # ── The channel ─────────────────────────────────────────────────────────────────────────────────
@@ -143,7 +165,7 @@ async def test_nothing_to_read_is_not_the_end(launcher: Launcher) -> None:
 
 async def test_nobody_reads_while_a_full_channel_takes_no_more(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        stop(talk)
+        await stop(talk)
         while talk.worker.write(b"\0" * 65536):
             pass
         assert talk.worker.write(b"\0") == 0
@@ -171,7 +193,7 @@ async def test_one_task_waits_at_a_time(launcher: Launcher, way: str) -> None:
     async with talking(launcher) as talk:
         wait = getattr(talk.worker, way)
         if way == "writable":
-            stop(talk)
+            await stop(talk)
             while talk.worker.write(b"\0" * 65536):
                 pass
         async with trio.open_nursery() as nursery:
@@ -186,7 +208,7 @@ async def test_one_task_waits_at_a_time(launcher: Launcher, way: str) -> None:
 async def test_wake_ends_the_wait(launcher: Launcher, way: str) -> None:
     async with talking(launcher) as talk:
         if way == "writable":
-            stop(talk)
+            await stop(talk)
             while talk.worker.write(b"\0" * 65536):
                 pass
         async with trio.open_nursery() as nursery:
@@ -239,7 +261,7 @@ async def test_evidence_before_during_and_after_a_call(launcher: Launcher) -> No
 
 async def test_a_call_that_reached_nobody_is_not_begun(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        stop(talk)
+        await stop(talk)
         await talk.send(talk.numbered("echo", [1]))
         talk.worker.signal(signal.SIGKILL)
         await talk.worker.wait()
@@ -275,7 +297,7 @@ async def test_a_signal_ends_it_also_while_it_is_busy(launcher: Launcher, signum
 
 async def test_stopped_it_does_nothing_and_thawed_it_goes_on(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        stop(talk)
+        await stop(talk)
         await talk.send(talk.numbered("echo", [1]))
         await trio.testing.wait_all_tasks_blocked()
         assert talk.worker.read() is None
@@ -285,7 +307,7 @@ async def test_stopped_it_does_nothing_and_thawed_it_goes_on(launcher: Launcher)
 
 async def test_stopped_it_is_terminated_when_it_is_thawed(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        stop(talk)
+        await stop(talk)
         talk.worker.signal(signal.SIGTERM)
         talk.worker.signal(signal.SIGCONT)
         assert await talk.worker.wait() == -signal.SIGTERM
@@ -293,7 +315,7 @@ async def test_stopped_it_is_terminated_when_it_is_thawed(launcher: Launcher) ->
 
 async def test_stopped_it_can_be_killed(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        stop(talk)
+        await stop(talk)
         talk.worker.signal(signal.SIGKILL)
         assert await talk.worker.wait() == -signal.SIGKILL
 
@@ -334,7 +356,7 @@ async def test_a_child_in_its_group_dies_with_it(launcher: Launcher) -> None:
 async def test_close_kills_it_and_may_be_called_again(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
         worker, pid = talk.worker, talk.worker.pid
-        pidfd = os.pidfd_open(pid) if isinstance(launcher, SpawnLauncher) and pid else None
+        pidfd = os.pidfd_open(pid) if isinstance(worker, LocalWorker) and pid else None
         worker.close()
         worker.close()
         if pidfd is not None:
@@ -461,9 +483,13 @@ async def test_start_can_be_cancelled(launcher: Launcher) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "given"),
-    [(Launcher, SpawnLauncher), (Launcher, SimLauncher), (WorkerProcess, SpawnedWorker), (WorkerProcess, SimWorker)],
+    [
+        *[(Launcher, given) for given in (SpawnLauncher, SimLauncher, ForkLauncher)],
+        *[(WorkerProcess, given) for given in (SpawnedWorker, ForkedWorker, SimWorker)],
+        *[(TemplateProcess, given) for given in (Template, SimTemplate)],
+    ],
 )
-def test_both_have_what_the_seam_asks_for(asked: type, given: type) -> None:
+def test_all_have_what_the_seam_asks_for(asked: type, given: type) -> None:
     """Each method, with the same arguments, to be awaited or not."""
     methods = [name for name, member in vars(asked).items() if callable(member) and not name.startswith("_")]
     assert methods

@@ -15,6 +15,7 @@ from remuda.cli.fuzz import declared_steps
 from remuda.runtime.config import Breaker, Health, Restart, Retry
 from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour, Hang
+from remuda.specs.forking_rules import ForkingRules
 from remuda.specs.rules import PoolRules, Request
 from remuda.specs.simulated import SimLauncher
 from remuda.specs.watch import Watch
@@ -24,6 +25,7 @@ Pair = tuple[str, str, str]
 BY_HAND = "the breaker is told so by hand, and a pool has no way to do that yet"
 LATE = "the core drops late news of a worker that is on its way out, before they become a step"
 ONLY_CHANGES = "the core asks for this step only when the state changes by it"
+AT_ONCE = "one that must not fork retires in the same breath"
 RETIRED_OR_FAILED = "only a worker that has not come up is ended by `terminate`; the others retire or fail"
 
 UNREACHED: dict[Pair, str] = {
@@ -51,6 +53,9 @@ UNREACHED: dict[Pair, str] = {
     ("pool", "starting", "impair"): "a pool that starts becomes ready or fails; nobody has it before",
     ("slot", "starting", "restart"): "what is ended on purpose while it starts is stopped first",
     ("slot", "backoff", "quarantine"): "a token is taken before the pause, not behind it",
+    **{("template", "unfit", trigger): AT_ONCE for trigger in ("fork", "refuse", "exited")},
+    ("template", "retiring", "retire"): "who takes over from it, or closes the pool, has let go of it by then",
+    **{("template", "retiring", trigger): "nobody waits for its imports any more" for trigger in ("prepared", "fail")},
 }
 """Declared, and never taken. An entry that is taken after all fails the test."""
 
@@ -324,10 +329,41 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, dict[str, 
 }
 
 
+FORKED: dict[str, tuple[list[str], list[tuple[str, dict[str, Any]]]]] = {
+    # name: how the first templates are, the moves; with two workers
+    "a template serves": ([], []),
+    "the imports of a template fail": (["fails"], []),
+    "a template dies of its imports": (["dies"], []),
+    "a template is unfit": (["is unfit"], []),
+    "a template becomes unfit while two workers are forked": (
+        ["lingers"],
+        [
+            ("crash_an_idle_worker", {"which": 0}),
+            ("crash_an_idle_worker", {"which": 0}),
+            ("the_template_becomes_unfit", {}),
+            ("time_passes", {"seconds": 1.0}),
+        ],
+    ),
+    "a template dies": ([], [("the_template_dies", {})]),
+    "a template makes a worker after another has taken over": (
+        ["lingers"],
+        [("crash_an_idle_worker", {"which": 0}), ("reload", {}), ("time_passes", {"seconds": 1.0})],
+    ),
+    "a pool closes while a template is built": (
+        [],
+        [("the_next_template_hangs", {}), ("reload", {}), ("close", {"luck": 0})],
+    ),
+}
+
+
 def on_purpose(name: str) -> set[Pair]:
     """What a scenario takes; its ending is that of every run."""
-    fields, starts, moves = SCENARIOS[name]
-    rules = PoolRules()
+    rules: PoolRules
+    if name in FORKED:
+        (templates, moves), starts, rules = FORKED[name], list[Any](), ForkingRules()
+        fields = {"min_workers": 2, "max_workers": 2, "start_method": "forkserver", "templates": templates}
+    else:
+        (fields, starts, moves), rules = SCENARIOS[name], PoolRules()
     try:
         rules.open(fields={"max_workers": 1, **fields}, starts=starts, work=0.0, schedule=0)
         for move, arguments in moves:
@@ -354,7 +390,7 @@ def while_it_starts() -> set[Pair]:
 
 def test_every_declared_step_is_taken_or_known_not_to_be() -> None:
     taken = while_it_starts()
-    for name in SCENARIOS:
+    for name in (*SCENARIOS, *FORKED):
         taken |= on_purpose(name)
     taken &= declared_steps()  # a step is recorded with the state it was taken in, also those that stay
     missing = declared_steps() - taken - set(UNREACHED)
