@@ -23,6 +23,7 @@ from trio.testing import MockClock
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Lease, Pool
 from remuda.statemachines.errors import CallTimeout, ConfigError, Interrupted, OutcomeUnknown, RemoteError, WorkerDied
+from tests.bridge.talk import stop
 
 from .world import HANG, read_fifo, world
 
@@ -126,8 +127,7 @@ async def test_a_worker_that_cannot_say_where_it_is(clock: MockClock, fifo: str)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await read_fifo(fifo)
-            os.kill(pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)  # noqa: ASYNC222  # at once
+            await stop(pid)
             clock.jump(SECONDS)
         clock.jump(GRACE)
         assert await pool.call("pid") != pid
