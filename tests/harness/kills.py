@@ -1,4 +1,4 @@
-"""SIGKILL for busy workers, one after another, while callers go on calling.
+"""SIGKILL for busy workers, one after another, while callers go on calling. Most of them are within a call.
 
 What is judged is what was executed: workers trace the beginning and the effect of each call. Who is killed,
 and after how many more outcomes, is drawn from a seed; the moment within a call is chance, and shall be.
@@ -105,6 +105,16 @@ class _Field:
         states = (WorkerState.READY, WorkerState.BUSY)
         return [worker.pid for worker in self.pool.snapshot().workers if worker.state in states and worker.pid]
 
+    def _busy(self, within: bool) -> list[int]:
+        """The processes that have a call; or those whose page says that they are within one."""
+        found = []
+        for link in self.pool._links.values():
+            if link.process is not None and link.pid and link.worker.state is WorkerState.BUSY:
+                page = link.process.evidence()
+                if not within or page.started != page.finished:
+                    found.append(link.pid)
+        return found
+
     async def call_all_the_time(self, name: int, idempotent: bool) -> None:
         command, number = "toil_again" if idempotent else "toil", 0
         while not self.over:
@@ -123,10 +133,9 @@ class _Field:
         for _ in range(self.times):
             goal = len(self.made) + self.random.randrange(1, 3 * WORKERS)
             await self._until(lambda: len(self.made) >= goal)
-            busy = [w.pid for w in self.pool.snapshot().workers if w.state is WorkerState.BUSY and w.pid]
-            while not busy:
-                await self._news.wait()
-                busy = [w.pid for w in self.pool.snapshot().workers if w.state is WorkerState.BUSY and w.pid]
+            within = self.random.random() < 0.75  # else whoever has a call, be it on its way there
+            while not (busy := self._busy(within)):
+                await trio.lowlevel.checkpoint()  # nobody tells when a call begins: one has to look
             pid = self.random.choice(busy)
             began = trio.current_time()
             os.kill(pid, signal.SIGKILL)
