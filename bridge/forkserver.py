@@ -108,7 +108,7 @@ class Template:
             stack.callback(control.close)
             their_fd = above_stderr(theirs.detach())
             try:
-                process = await launcher.start(order, "template", (their_fd,))
+                process = await launcher.run(order, "template", (their_fd,))
             finally:
                 os.close(their_fd)
             control.setblocking(False)

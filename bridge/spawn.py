@@ -46,8 +46,12 @@ class SpawnLauncher:
 
     local = True
 
-    async def start(self, order: StartOrder, module: str = "child", extra: tuple[int, ...] = ()) -> SpawnedWorker:
-        """Start a worker.
+    async def start(self, order: StartOrder) -> SpawnedWorker:
+        """Start a worker; raises OSError. Nothing is left behind then."""
+        return await self.run(order, "child")
+
+    async def run(self, order: StartOrder, module: str, extra: tuple[int, ...] = ()) -> SpawnedWorker:
+        """Start a process that has a worker's descriptors.
 
         Args:
             order: for whom, and what is added to the environment.

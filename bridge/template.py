@@ -206,6 +206,7 @@ def unfitness(own: frozenset[int]) -> str | None:
 def _other_threads() -> list[str]:
     """Threads beside this one; one that was joined just now has a moment to be gone."""
     own = str(threading.get_native_id())
+    tasks: list[str] = []
     for _ in range(_MOMENTS):
         tasks = [task for task in os.listdir("/proc/self/task") if task != own]
         if not tasks:
@@ -391,8 +392,8 @@ class _Template:
             self._close((self._read_fd, self._write_fd, self._lifeline_fd, handed.stderr_fd, *pidfds))
             os.environ.update(order.env)
             _reseed()
-        except BaseException:  # it must not go on as if it were the template
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:  # it must not go on as if it were the template
+            sys.excepthook(type(error), error, error.__traceback__)
             os._exit(1)
 
     def _reap(self) -> None:

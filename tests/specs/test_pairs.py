@@ -330,7 +330,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[str], list[tuple[str, dict[str, 
 
 
 FORKED: dict[str, tuple[list[str], list[tuple[str, dict[str, Any]]]]] = {
-    # name: how the first templates are, the moves; with two workers
+    # name: how the first templates are, the moves; with three workers, so that the template has one to stay for
     "a template serves": ([], []),
     "the imports of a template fail": (["fails"], []),
     "a template dies of its imports": (["dies"], []),
@@ -340,6 +340,7 @@ FORKED: dict[str, tuple[list[str], list[tuple[str, dict[str, Any]]]]] = {
         [
             ("crash_an_idle_worker", {"which": 0}),
             ("crash_an_idle_worker", {"which": 0}),
+            ("time_passes", {"seconds": 0.3}),
             ("the_template_becomes_unfit", {}),
             ("time_passes", {"seconds": 1.0}),
         ],
@@ -347,7 +348,12 @@ FORKED: dict[str, tuple[list[str], list[tuple[str, dict[str, Any]]]]] = {
     "a template dies": ([], [("the_template_dies", {})]),
     "a template makes a worker after another has taken over": (
         ["lingers"],
-        [("crash_an_idle_worker", {"which": 0}), ("reload", {}), ("time_passes", {"seconds": 1.0})],
+        [
+            ("crash_an_idle_worker", {"which": 0}),
+            ("time_passes", {"seconds": 0.3}),
+            ("reload", {}),
+            ("time_passes", {"seconds": 1.0}),
+        ],
     ),
     "a pool closes while a template is built": (
         [],
@@ -361,7 +367,8 @@ def on_purpose(name: str) -> set[Pair]:
     rules: PoolRules
     if name in FORKED:
         (templates, moves), starts, rules = FORKED[name], list[Any](), ForkingRules()
-        fields = {"min_workers": 2, "max_workers": 2, "start_method": "forkserver", "templates": templates}
+        fields = {"min_workers": 3, "max_workers": 3, "start_concurrency": 3}
+        fields |= {"start_method": "forkserver", "templates": templates}
     else:
         (fields, starts, moves), rules = SCENARIOS[name], PoolRules()
     try:
