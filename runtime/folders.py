@@ -160,6 +160,7 @@ class Folders:
                     _empty(self._fd)
                     os.rmdir(self._path)
                 self._let_go()
+            _open.discard(self)
 
     def _let_go(self) -> None:
         fd, self._fd = self._fd, -1

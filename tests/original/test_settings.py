@@ -22,14 +22,14 @@ import trio
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
 from remuda.runtime import dice
-from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
+from remuda.runtime.config import Breaker, Health, Limits, PoolConfig, Restart, Retry
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Pool
 from remuda.specs.behaviour import Behaviour, Command, Die, Hang, Hello, Wait
 from remuda.specs.simulated import Casting, SimLauncher
 from remuda.statemachines.errors import CircuitOpen, FrameTooLarge, PoolFull, PoolStartError, RemudaError
 
-PARTS = {"health": Health, "restart": Restart, "retry": Retry, "breaker": Breaker}
+PARTS = {"health": Health, "restart": Restart, "retry": Retry, "breaker": Breaker, "limits": Limits}
 Experiment: TypeAlias = Callable[[dict[str, Any]], Awaitable[object]]
 
 
@@ -62,6 +62,16 @@ def boot_of(pool: Pool) -> messages.Boot:
 async def its_name(fields: dict[str, Any]) -> object:
     async with opened(fields) as (pool, _):
         return pool.snapshot().name
+
+
+async def where_workers_are(fields: dict[str, Any]) -> object:
+    async with opened(fields) as (pool, _):
+        return boot_of(pool).cwd
+
+
+async def what_workers_may_use(fields: dict[str, Any]) -> object:
+    async with opened(fields) as (pool, _):
+        return list(boot_of(pool).limits.values())
 
 
 async def what_workers_are(fields: dict[str, Any]) -> object:
@@ -292,6 +302,7 @@ TABLE: dict[str, tuple[Experiment, dict[Any, object]]] = {
     "adapter": (what_workers_are, {"a:A": "a:A", "dspy": "dspy"}),
     "settings": (what_setup_gets, {(("a", 1),): {"a": 1}, (): {}}),
     "env": (the_environment, {(("A", "1"),): {"A": "1"}, (): {}}),
+    "cwd": (where_workers_are, {"/": "/", "/proc/..": "/", "/dev": "/dev"}),
     "min_workers": (workers_at_the_start, {1: 1, 3: 3}),
     "max_workers": (workers_for_nine_callers, {1: 1, 4: 4}),
     "overflow": (workers_for_nine_callers, {0: 1, 2: 3}),
@@ -321,6 +332,11 @@ TABLE: dict[str, tuple[Experiment, dict[Any, object]]] = {
     "breaker.failures": (failures_before_it_refuses, {1: 1, 4: 4}),
     "breaker.probes": (probes_before_it_is_closed, {1: 1, 3: 3}),
     "breaker.open_for": (seconds_it_refuses, {10.0: 10.0, 90.0: 90.0}),
+    # What the kernel makes of them is seen on real processes, in tests/reality/test_limits.py.
+    "limits.memory": (what_workers_may_use, {None: [], 2**30: [2**30]}),
+    "limits.cpu": (what_workers_may_use, {None: [], 5: [5]}),
+    "limits.files": (what_workers_may_use, {None: [], 100: [100]}),
+    "limits.nice": (what_workers_may_use, {None: [], 0: [0], 19: [19]}),
 }
 
 

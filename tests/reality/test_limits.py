@@ -118,8 +118,9 @@ async def test_a_priority_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tm
         "import os\ndef no(*_): raise PermissionError(13, 'Permission denied')\nos.setpriority = no\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    with pytest.raises(PoolStartError, match=rf"limits\.nice is 3, and the application runs at {own}: Permission"):
+    with pytest.raises(
+        PoolStartError, match=rf"limits\.nice is 3, and the application runs at {os.nice(0)}: Permission denied"
+    ):
         async with open_pool(max_workers=1, limits=Limits(nice=3)):
             pass
 
