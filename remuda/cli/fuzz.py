@@ -1,6 +1,6 @@
 """`remuda fuzz`: attack a pool with Hypothesis until the time is over, or until something breaks.
 
-It plays `remuda.specs.PoolRules`, or a subclass of yours, run after run, and says how far it got:
+It plays `remuda.specs.ForkingRules`, or a subclass of yours, run after run, and says how far it got:
 runs, steps, the time that passed in them, and which steps of the lifecycles were taken. When a rule
 is broken it prints the shortest scenario that breaks it, as a test to be pasted into a file.
 
@@ -67,12 +67,13 @@ def find_rules(target: str | None, *, real: bool) -> type[PoolRules]:
         ConfigError: there is no such class, or the extra is not installed.
     """
     try:
+        from remuda.specs.forking_rules import ForkingRules
         from remuda.specs.rules import PoolRules, RealWorld
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
         raise ConfigError("fuzzing needs hypothesis: pip install 'remuda[specs]'") from None
-    found = PoolRules if target is None else _load(target)
+    found = ForkingRules if target is None else _load(target)
     if not (isinstance(found, type) and issubclass(found, PoolRules)):
         raise ConfigError(f"{target!r} is {found!r}; it must be a subclass of remuda.specs.PoolRules")
     if real and found.world.simulated:

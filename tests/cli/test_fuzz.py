@@ -39,7 +39,7 @@ class GreeterRules(PoolRules):
 def test_it_plays_until_the_time_is_over(remuda: Any) -> None:
     code, out, err = remuda("fuzz", "--minutes", "0.03", "--seed", "3")
     assert code == 0, out + err
-    assert "PoolRules, seed 3: " in out and "hours in simulation" in out and "nothing broke" in out
+    assert "ForkingRules, seed 3: " in out and "hours in simulation" in out and "nothing broke" in out
     assert "worker.ended" not in err
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 import remuda
+from remuda.specs.forking_rules import ForkingRules
 from remuda.specs.probe import PLANS
 from remuda.specs.rules import REALITY, SIMULATION, PoolRules, RealWorld, Request, Tally
 from remuda.statemachines.errors import RemoteError, RemudaError
@@ -51,6 +52,25 @@ def test_reality() -> None:
     assert tally.runs >= 8 * DEEPER and tally.told["answer"]
 
 
+def test_simulation_with_templates() -> None:
+    class Forking(ForkingRules):
+        pass
+
+    tally = play(Forking, 40 * DEEPER)
+    assert tally.runs >= 40 * DEEPER and tally.told["answer"]
+    taken = {(state, str(trigger)) for kind, state, trigger in tally.pairs if kind == "template"}
+    assert {("building", "exited"), ("building", "refuse"), ("building", "fail"), ("ready", "exited")} <= taken
+
+
+def test_reality_with_templates() -> None:
+    class Real(ForkingRules):
+        world = RealWorld
+
+    tally = play(Real, 5 * DEEPER)
+    assert tally.runs >= 5 * DEEPER and tally.told["answer"]
+    assert tally.pairs["template", "ready", "fork"]
+
+
 # ── That a run can be repeated ──────────────────────────────────────────────────────────────────
 
 
@@ -68,10 +88,10 @@ SCENARIO: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def trace(schedule: int) -> list[str]:
+def trace(schedule: int, **fields: Any) -> list[str]:
     """Everything that the observers of one pool are told, in a scenario that leaves much to chance."""
-    rules = PoolRules()
-    rules.open(fields={"min_workers": 3, "max_workers": 3}, starts=[], work=0.0, schedule=schedule)
+    rules = ForkingRules() if fields else PoolRules()
+    rules.open(fields={"min_workers": 3, "max_workers": 3, **fields}, starts=[], work=0.0, schedule=schedule)
     for name, arguments in SCENARIO:
         getattr(rules, name)(**arguments)
     rules.teardown()
@@ -81,6 +101,11 @@ def trace(schedule: int) -> list[str]:
 def test_the_same_seed_gives_the_same_trace() -> None:
     assert trace(7) == trace(7)
     assert len(trace(7)) > 100
+
+
+def test_the_same_seed_gives_the_same_trace_with_templates() -> None:
+    forked: dict[str, Any] = {"start_method": "forkserver", "templates": ["lingers"]}
+    assert trace(7, **forked) == trace(7, **forked) != trace(7)
 
 
 def test_different_seeds_give_different_schedules() -> None:
