@@ -291,7 +291,10 @@ def _forked(how: str) -> int:
     if how == "it traces the worker":
         LIBC.ptrace(PTRACE_SEIZE, parent, None, None)
     os.write(writer, b".")
-    while "floods" in how:
-        os.write(fd, b"\x00\x03\xff\xff" + bytes(60_000))
+    if "floods" in how:
+        while os.getppid() == parent:  # as soon as that is dead, and its last words are read
+            pass
+        while True:
+            os.write(fd, FLOODS["pongs"] * 5000)
     while True:
         signal.pause()

@@ -232,6 +232,32 @@ STARTS = (
     ("the adapter's `setup` kills the process", "`PoolStartError`, when the restart budget is spent"),
 )
 
+HOSTILE = (
+    ("small messages without end, while it is busy, idle, starting or going", "that worker's call fails; others go on"),
+    ("a frame that comes byte by byte, for ever", "`CallTimeout` for that call; others go on"),
+    ("an answer to a call or a health check that it does not have", "`ProtocolError`"),
+    ("its own answer twice, or answers to the calls behind it", "the first is its caller's; nobody gets the others"),
+    ("a second hello, a hello that is no adapter's", "`ProtocolError`, or `PoolStartError`"),
+    ("an exception whose texts have no end, or cannot be text", "`ProtocolError`, with a short text"),
+    ("a text with control characters", "the error, with them spelt out"),
+    ("a pickle that would run code", "bytes: with an adapter nothing is unpickled"),
+    ("stderr without end and without a newline", "nothing; lines of 8 KiB, of which the last are kept"),
+    ("it closes its descriptors", "nothing, if it was stderr; else its call fails"),
+    ("it writes on its evidence page what is not so", "its own calls are judged by that, and no others"),
+    ("it cuts its evidence page off", "it cannot (on Linux)"),
+    ("what it has started leaves the group, and holds its pipes", "nothing; it ends with the worker (on Linux)"),
+)
+
+TROUBLE = (
+    ("stopped past the deadlines of calls, checks and starts", "what had arrived is delivered; no worker is lost"),
+    ("its loop blocked past a deadline of trio's around a call", "no worker is lost"),
+    ("out of descriptors", "calls go on; a start says so, and succeeds when there are some"),
+    ("out of processes or memory to start one", "calls go on; a start says so, and succeeds when there is some"),
+    ("a start that hangs in the kernel", "leaving the pool does not wait for it"),
+    ("no space on the disk for `remuda run`", "an error; what is there stays valid, and it can be gone on with"),
+    ("a signal in every moment", "nothing"),
+)
+
 
 def page() -> str:
     """The page of the docs."""
@@ -252,6 +278,10 @@ def page() -> str:
     lines += [f"| {happens} | {who} | {worker} |" for happens, who, worker in BEFORE]
     lines += ["", "## At the start", "", "| what happens | what `open_pool` raises |", "|---|---|"]
     lines += [f"| {happens} | {raises} |" for happens, raises in STARTS]
+    lines += ["", "## On purpose", "", "| what the worker does | what comes of it |", "|---|---|"]
+    lines += [f"| {does} | {comes} |" for does, comes in HOSTILE]
+    lines += ["", "## When it is the application", "", "| its trouble | what comes of it |", "|---|---|"]
+    lines += [f"| {trouble} | {comes} |" for trouble, comes in TROUBLE]
     lines += [
         "",
         "*kept*: it serves the next call. *checked*: it serves none until a health check has found it well,",

@@ -31,6 +31,10 @@ PROGRAM = [sys.executable, str(HERE / "troubled.py")]
 CGROUP = Path("/sys/fs/cgroup/pids")
 
 
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 def run(*arguments: str) -> list[str]:
     done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stderr
@@ -63,10 +67,10 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
     assert told == ["the lease holds", "['listen: 10', 'listen: 200000']", "{1}"]
 
 
-@pytest.mark.parametrize("size", [10, 200_000], ids=["small", "larger than a pipe"])
+@pytest.mark.parametrize("size", [10, 4_000_000], ids=["small", "larger than all pipes"])
 async def test_a_deadline_of_the_callers_own_is_noticed_late(size: int) -> None:
     """Whether its caller still takes the answer is trio's affair; a healthy worker is not killed for it."""
-    async with world() as here:
+    async with world(max_frame_bytes=8_000_000) as here:
         begins = trio.current_time()
         with trio.move_on_after(0.5):
             async with trio.open_nursery() as nursery:
@@ -79,6 +83,7 @@ async def test_a_deadline_of_the_callers_own_is_noticed_late(size: int) -> None:
 
 async def test_a_start_that_hangs_does_not_outlast_the_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the kernel, as from a file system that is gone. What comes of it after all is ended as well."""
+    before = descriptors()
     stuck, go_on, real = threading.Event(), threading.Event(), subprocess.Popen
     born: list[Any] = []
 
@@ -101,8 +106,8 @@ async def test_a_start_that_hangs_does_not_outlast_the_shutdown(monkeypatch: pyt
         assert not go_on.is_set() and len(born) == 1
     finally:
         go_on.set()
-    while len(born) < 2 or any(thread.name == "remuda-start" for thread in threading.enumerate()):
-        await trio.lowlevel.checkpoint()  # its thread is at it
+    while descriptors() != before:  # its thread is at it
+        await trio.lowlevel.checkpoint()
     assert born[1].returncode == -signal.SIGKILL
 
 
@@ -115,6 +120,12 @@ def test_it_is_out_of_descriptors() -> None:
     assert "Raise the limit on open files (ulimit -n" in lost
     assert another.startswith("pool 'another' could not start: ") and "ulimit -n" in another
     assert healed == "healed 0"
+
+
+def test_it_is_out_of_descriptors_from_the_start() -> None:
+    lost, healed = run("out_of_descriptors_from_the_start")
+    assert lost.startswith("pool 'pool' could not start: ") and "ulimit -n" in lost
+    assert healed == "healed"
 
 
 @pytest.fixture

@@ -81,6 +81,24 @@ async def out_of_descriptors() -> None:
         say("healed", after - before)
 
 
+async def out_of_descriptors_from_the_start() -> None:
+    """Before anything has been said, so that not even the log can be loaded."""
+    from remuda.bridge import spawn
+    from remuda.runtime import pool
+
+    assert spawn and pool and "remuda.runtime.logs" not in sys.modules
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        async with open_pool(**WILD):
+            say("it started")
+    except PoolStartError as error:
+        say(str(error).splitlines()[0])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    async with open_pool(**WILD) as again:
+        say(await again.call("echo", {"token": "healed"}))
+
+
 async def out_of_processes(limit: str) -> None:
     """The control group of this process has a limit that can be set in the file."""
     async with open_pool(**WILD) as pool:
