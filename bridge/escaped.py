@@ -95,10 +95,10 @@ class Traces:
         return state != "Z" and started >= self.born and same_user and pid not in _family()
 
 
-def new_mark() -> tuple[str, dict[str, str]]:
-    """A word for a new worker, and its variable: the word, beside what it inherits."""
+def new_mark() -> tuple[str, str]:
+    """A word for a new worker, and the value of its variable: the word, beside what it inherits."""
     word = os.urandom(8).hex()
-    return word, {MARK: f"{os.environ.get(MARK, '')} {word}".strip()}
+    return word, f"{os.environ.get(MARK, '')} {word}".strip()
 
 
 def clock() -> int:

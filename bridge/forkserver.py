@@ -149,7 +149,7 @@ class Template:
             self._number += 1
             number = self._number
             await self._hand_over(number, theirs)
-            reply = await self._ask(number, Fork(number, {**order.env, **marks}))
+            reply = await self._ask(number, Fork(number, {**order.env, escaped.MARK: marks}))
             message = reply.message
             if isinstance(message, NotForked):
                 if message.errno:

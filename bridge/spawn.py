@@ -119,7 +119,8 @@ def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWor
     _unreaped[:] = [process for process in _unreaped if process.poll() is None]
     look_again()
     # A template has no mark: its workers would inherit it, and they do not end with it.
-    mark, marks = ("", {}) if module == "template" else escaped.new_mark()
+    mark, marks = ("", "") if module == "template" else escaped.new_mark()
+    variable = {escaped.MARK: marks} if mark else {}
     born = escaped.clock()
     with make_ends() as (ours, theirs, keep):
         *handed, their_stderr = theirs
@@ -135,7 +136,7 @@ def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWor
             stdout=their_stderr,
             stderr=their_stderr,
             pass_fds=handed,
-            env={**os.environ, **order.env, **marks},
+            env={**os.environ, **order.env, **variable},
             start_new_session=True,
         )
         worker = SpawnedWorker(process, ours, mark, born)

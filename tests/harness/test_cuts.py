@@ -73,12 +73,25 @@ def no_journal(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Link, "_replay", lambda link: b"")
 
 
+class Kept:
+    """A page that cannot be closed."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._page, name)
+
+    def close(self) -> None:
+        pass
+
+
 def leak(patch: pytest.MonkeyPatch) -> None:
     close = SpawnedWorker.close
 
     def close_most(worker: SpawnedWorker) -> None:
         kept.append(worker._page)
-        worker._page = type("Nothing", (), {"close": lambda _: None, "started": 0, "finished": 0})()
+        worker._page = Kept(worker._page)
         close(worker)
 
     kept: list[object] = []

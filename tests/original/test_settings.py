@@ -21,13 +21,14 @@ import trio
 
 from remuda.bridge import messages
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder
-from remuda.runtime import dice
+from remuda.runtime import dice, opening
 from remuda.runtime.config import Breaker, Health, Limits, PoolConfig, Restart, Retry
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Pool
+from remuda.runtime.templates import ForkLauncher
 from remuda.specs.behaviour import Behaviour, Command, Die, Hang, Hello, Wait
 from remuda.specs.simulated import Casting, SimLauncher
-from remuda.statemachines.errors import CircuitOpen, FrameTooLarge, PoolFull, PoolStartError, RemudaError
+from remuda.statemachines.errors import CallTimeout, CircuitOpen, FrameTooLarge, PoolFull, PoolStartError, RemudaError
 
 PARTS = {"health": Health, "restart": Restart, "retry": Retry, "breaker": Breaker, "limits": Limits}
 Experiment: TypeAlias = Callable[[dict[str, Any]], Awaitable[object]]
@@ -67,6 +68,34 @@ async def its_name(fields: dict[str, Any]) -> object:
 async def where_workers_are(fields: dict[str, Any]) -> object:
     async with opened(fields) as (pool, _):
         return boot_of(pool).cwd
+
+
+async def what_starts_workers(fields: dict[str, Any]) -> object:
+    return type(opening._launcher(PoolConfig(**fields))).__name__
+
+
+async def what_templates_import(fields: dict[str, Any]) -> object:
+    launcher = opening._launcher(PoolConfig(start_method="forkserver", **fields))
+    assert isinstance(launcher, ForkLauncher)
+    return launcher._preload
+
+
+async def spare_workers(fields: dict[str, Any]) -> object:
+    async with opened(fields) as (pool, _):
+        return [worker.kind for worker in pool.snapshot().workers].count("spare")
+
+
+async def what_becomes_of_a_late_call(fields: dict[str, Any]) -> object:
+    async with opened(fields) as (pool, _):
+        with pytest.raises(CallTimeout):
+            await pool.call("sleep", {"seconds": 100}, timeout=1)
+        (worker,) = pool.snapshot().workers
+        return worker.state
+
+
+async def seconds_of_grace(fields: dict[str, Any]) -> object:
+    async with opened(fields, on_timeout="interrupt") as (pool, _):
+        return pool._core.policy.interrupt_grace
 
 
 async def what_workers_may_use(fields: dict[str, Any]) -> object:
@@ -333,6 +362,11 @@ TABLE: dict[str, tuple[Experiment, dict[Any, object]]] = {
     "breaker.probes": (probes_before_it_is_closed, {1: 1, 3: 3}),
     "breaker.open_for": (seconds_it_refuses, {10.0: 10.0, 90.0: 90.0}),
     # What the kernel makes of them is seen on real processes, in tests/reality/test_limits.py.
+    "start_method": (what_starts_workers, {"spawn": "SpawnLauncher", "forkserver": "ForkLauncher"}),
+    "preload": (what_templates_import, {(): [], ("json", "csv"): ["json", "csv"]}),
+    "spares": (spare_workers, {0: 0, 2: 2}),
+    "on_timeout": (what_becomes_of_a_late_call, {"kill": "initializing", "interrupt": "interrupting"}),
+    "interrupt_grace": (seconds_of_grace, {0.5: 0.5, 3.0: 3.0}),
     "limits.memory": (what_workers_may_use, {None: [], 2**30: [2**30]}),
     "limits.cpu": (what_workers_may_use, {None: [], 5: [5]}),
     "limits.files": (what_workers_may_use, {None: [], 100: [100]}),

@@ -311,6 +311,8 @@ async def test_a_small_worker_is_not_taken_for_as_large_as_its_application() -> 
 async def settled(here: Any) -> None:
     """Whatever is to be removed, is."""
     folders = here.pool.folders
+    while any(link.worker.state == "terminated" for link in here.pool._links.values()):  # it looks for what has escaped
+        await trio.lowlevel.checkpoint()
     while folders._jobs:
         await folders._idle.wait()
 

@@ -19,6 +19,8 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 import trio
 
+import remuda.bridge.forkserver  # what is imported late may not be when no file can be opened
+import remuda.runtime.templates
 from remuda.runtime.config import Health, Restart
 from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import PoolStartError
