@@ -73,7 +73,7 @@ def find_rules(target: str | None, *, real: bool) -> type[PoolRules]:
         if error.name != "hypothesis":
             raise
         raise ConfigError("fuzzing needs hypothesis: pip install 'remuda[specs]'") from None
-    found = ForkingRules if target is None else _load(target)
+    found: object = ForkingRules if target is None else _load(target)
     if not (isinstance(found, type) and issubclass(found, PoolRules)):
         raise ConfigError(f"{target!r} is {found!r}; it must be a subclass of remuda.specs.PoolRules")
     if real and found.world.simulated:
