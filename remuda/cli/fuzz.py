@@ -67,13 +67,12 @@ def find_rules(target: str | None, *, real: bool) -> type[PoolRules]:
         ConfigError: there is no such class, or the extra is not installed.
     """
     try:
-        from remuda.specs.forking_rules import ForkingRules
         from remuda.specs.rules import PoolRules, RealWorld
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
         raise ConfigError("fuzzing needs hypothesis: pip install 'remuda[specs]'") from None
-    found = ForkingRules if target is None else _load(target)
+    found = _load(target or "remuda.specs:ForkingRules")
     if not (isinstance(found, type) and issubclass(found, PoolRules)):
         raise ConfigError(f"{target!r} is {found!r}; it must be a subclass of remuda.specs.PoolRules")
     if real and found.world.simulated:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,8 @@ async def test_a_wait_that_is_given_up_does_not_lose_the_status() -> None:
                 await trio.lowlevel.checkpoint()  # it sees the end, and asks how that was
             nursery.cancel_scope.cancel()
         os.kill(one.pid, signal.SIGCONT)
-        await until_childless(one)
+        async with talking(launcher=fork_in(one)):
+            pass  # it has answered all that it was asked before
         assert await talk.worker.wait() == -signal.SIGTERM
 
 
@@ -373,7 +375,8 @@ async def test_many_wait_for_a_stopped_template_and_give_up() -> None:
         await until_childless(one)
 
 
-async def test_who_waits_when_it_is_killed_is_told() -> None:
+@pytest.mark.parametrize("end", ["killed", "closed"])
+async def test_who_waits_when_it_ends_is_told(end: str) -> None:
     async with template() as one:
         one._control.setsockopt(1, 7, 4096)
         assert one.pid is not None
@@ -390,10 +393,14 @@ async def test_who_waits_when_it_is_killed_is_told() -> None:
             for _ in range(40):
                 nursery.start_soon(refused)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            one.kill()
-            await one.wait()
+            if end == "killed":
+                one.kill()
+                await one.wait()
             one.close()
         assert lost == 40
+        for thread in threading.enumerate():
+            if thread.name.startswith("remuda-reaper"):
+                thread.join(HANG)  # what was closed alive is reaped by a thread
 
 
 ADOPTING = """
@@ -663,6 +670,24 @@ socket.socket().close(); select.epoll().close(); sqlite3.connect(":memory:").clo
 kept = open(__file__), sqlite3.connect(":memory:"), os.pipe(), open("/dev/zero")
 """
     async with template(None, ["tidy"], **module(tmp_path, "tidy", text)) as one:
+        async with talking(launcher=fork_in(one)) as talk:
+            assert await talk.value("echo", 1) == 1
+
+
+async def test_a_thread_that_is_on_its_way_out_is_none(tmp_path: Path) -> None:
+    text = """
+import os
+real, looks = os.listdir, 0
+def listdir(path):
+    global looks
+    if path == "/proc/self/task":
+        looks += 1
+        if looks % 3:
+            return [*real(path), "4194303"]
+    return real(path)
+os.listdir = listdir
+"""
+    async with template(None, ["fading"], **module(tmp_path, "fading", text)) as one:
         async with talking(launcher=fork_in(one)) as talk:
             assert await talk.value("echo", 1) == 1
 

@@ -19,6 +19,8 @@ import pytest
 import trio
 import trio.lowlevel
 
+from remuda.bridge import messages
+from remuda.bridge.seam import StartOrder
 from remuda.bridge.spawn import SpawnLauncher
 from remuda.runtime import dice, opening, templates
 from remuda.runtime.config import PoolConfig
@@ -33,6 +35,17 @@ from remuda.specs.simulated_templates import SimTemplate, SimTemplates, Template
 from remuda.statemachines.errors import ConfigError, PoolStartError
 
 READY = TemplatePlay()
+
+EMPTY: dict[str, Any] = {
+    "adapter": None,
+    "settings": {},
+    "sys_path": [],
+    "cwd": "/",
+    "main_path": None,
+    "main_module": None,
+    "codec": "pickle",
+    "max_frame_bytes": 1024,
+}
 
 
 @dataclass
@@ -389,6 +402,30 @@ async def test_a_template_that_cannot_be_killed_is_not_waited_for(autojump_clock
         assert made.templates[0].unburied() == ["was not waited for"]
 
 
+@pytest.mark.parametrize("never", [TemplatePlay(end="hangs"), TemplatePlay(launch_seconds=1e9)], ids=["hangs", "late"])
+async def test_who_waits_for_a_template_that_will_never_be_is_spawned(never: TemplatePlay) -> None:
+    async with ground(never) as play, trio.open_nursery() as nursery:
+        tending = trio.CancelScope()
+
+        async def tend() -> None:
+            with tending:
+                await play.launcher.tend(messages.Boot(**EMPTY), play.events.append)
+
+        nursery.start_soon(tend)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as inner:
+
+            async def start() -> None:
+                worker = await play.launcher.start(StartOrder(pool="tea", slot=0, generation=1))
+                worker.close()
+                await worker.wait()
+
+            inner.start_soon(start)
+            await trio.testing.wait_all_tasks_blocked()
+            tending.cancel()
+        assert play.workers.witness.launched == 1
+
+
 # ── What `open_pool` chooses ────────────────────────────────────────────────────────────────────
 
 
@@ -458,6 +495,24 @@ async def test_an_adapter_that_is_not_there() -> None:
     with pytest.raises(PoolStartError, match="its import failed: ModuleNotFoundError: No module named 'no_such_tea'"):
         async with open_pool(adapter="no_such_tea:Tea", max_workers=1):
             raise AssertionError("it cannot have started")
+
+
+CHATTY = """
+flag = __file__ + ".was_here"
+if not os.path.exists(flag):
+    open(flag, "w").close()
+    os.write(2, b"".join(b"line number %d\\n" % number for number in range(3000)))
+    os._exit(3)
+"""
+
+
+async def test_all_that_a_template_said_before_it_died_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    tea = adapter(tmp_path, monkeypatch, CHATTY)
+    async with open_pool(adapter=tea, max_workers=1, observers=[events.append]) as pool:
+        assert await pool.call("look")
+    said = [e.line for e in events if isinstance(e, TemplateWrote) and e.number == 1]
+    assert said == [f"line number {number}" for number in range(3000)]
 
 
 ESCAPING = """
