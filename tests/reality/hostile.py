@@ -99,7 +99,9 @@ def _forged(what: str, own: int, text: str) -> Iterator[bytes]:
             body = msgspec.msgpack.encode([4, own, ["X", "x", msgspec.Raw(b"\x91" * 200_000 + b"\xc0")], "raised"])
             yield pack(body, LIMIT)
         case "an exception with control characters":
-            error = failure(type_name="X\x1b[2J", message="\x1b]0;title\x07 \x9b31m", traceback="\x1b[31m", notes=["\x1bc"])
+            error = failure(
+                type_name="X\x1b[2J", message="\x1b]0;title\x07 \x9b31m", traceback="\x1b[31m", notes=["\x1bc"]
+            )
             yield framed(Failure(own, error, FailureKind.RAISED))
         case "hello, with a million commands":
             yield framed(Hello(os.getpid(), VERSION, [CommandInfo(f"c{n}") for n in range(200_000)]))

@@ -316,7 +316,11 @@ async def test_what_has_left_the_group_goes_with_a_worker_that_is_killed(how: st
             nursery.start_soon(strike, fifo)
             with pytest.raises((OutcomeUnknown, ProtocolError)):
                 await here.pool.call("leave_behind_and_wait", {"how": how, "path": fifo}, timeout=HANG)
-        assert await trio.to_thread.run_sync(gone, [int(Path(f"{fifo}.left").read_text())], SOON)
+        assert await trio.to_thread.run_sync(gone, [left_behind(fifo)], SOON)
+
+
+def left_behind(fifo: str) -> int:
+    return int(Path(f"{fifo}.left").read_text())
 
 
 async def strike(fifo: str) -> None:
@@ -338,7 +342,7 @@ async def test_what_has_left_the_group_goes_when_its_time_is_over(fifo: str) -> 
             with pytest.raises(CallTimeout):
                 args = {"how": "a session of its own", "path": fifo}
                 await here.pool.call("leave_behind_and_wait", args, timeout=3.0)
-        assert await trio.to_thread.run_sync(gone, [int(Path(f"{fifo}.left").read_text())], SOON)
+        assert await trio.to_thread.run_sync(gone, [left_behind(fifo)], SOON)
 
 
 async def test_what_has_nothing_of_its_worker_stays() -> None:
