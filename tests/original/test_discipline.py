@@ -30,6 +30,7 @@ MAY_SLEEP = {
     "runtime/pool.py:_keep_time": "after the application stood still, workers get back the time that they lost by it",
     "runtime/link.py:_stack": "nobody says when a stack is written; it is looked for a moment, and no longer",
     "bridge/forkserver.py:_collect_ourselves": "nobody says when orphans have a new parent; it takes a moment",
+    "tests/bridge/test_interrupts.py:again": "a signal that comes just before a system call does not end it: it is sent again",
     "bridge/points.py:arrive": "a test has ordered that this worker be slow",
     "tests/reality/test_pauses.py:block": "an application that stands still is what is tested",
     "tests/reality/test_pauses.py:test_the_application_is_stopped_and_continued": "so that it stands still past a deadline",

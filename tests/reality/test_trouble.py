@@ -35,8 +35,14 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+
+
 def run(*arguments: str) -> list[str]:
-    done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=HANG, check=False)
+    done = subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=HANG, check=False, env=environment()
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -50,7 +56,9 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
     for fifo in fifos:
         os.mkfifo(fifo)
     program = [*PROGRAM, "stopped", *fifos]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as application:
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as application:
         assert application.stdout is not None and application.stdin is not None
         assert application.stdout.readline() == "ready\n"
         small, large = (open(fifo, "w") for fifo in fifos)  # as soon as the workers listen
@@ -77,6 +85,7 @@ async def test_a_deadline_of_the_callers_own_is_noticed_late(size: int) -> None:
                 nursery.start_soon(here.pool.call, "large", {"size": size})
                 await trio.testing.wait_all_tasks_blocked()
                 block(begins + 2)
+        assert {worker.state for worker in here.pool.snapshot().workers} == {"ready"}
         assert here.of(WorkerEnded) == []
         assert await here.pool.call("echo", {"token": 1}) == 1
 
@@ -143,7 +152,9 @@ def pids() -> Iterator[Path]:
 def test_it_is_out_of_processes(pids: Path) -> None:
     program = f"open({str(pids / 'cgroup.procs')!r}, 'w').write('0'); import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__')"
     code = f"import sys; sys.argv = {[PROGRAM[1], 'out_of_processes', str(pids / 'pids.max')]!r}; {program}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False, env=environment()
+    )
     assert done.returncode == 0, done.stderr
     lost, healed = done.stdout.splitlines()
     assert "Resource temporarily unavailable" in lost or "can't start new thread" in lost
@@ -197,7 +208,7 @@ async def test_the_disk_is_full_and_then_is_not(small_disk: Path, tmp_path: Path
     (error,) = caught.value.exceptions
     assert isinstance(error, OSError) and error.errno == errno.ENOSPC
     assert 0 < full.done < 10 and output.read_bytes().count(b"\n") == full.done
-    subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)  # noqa: ASYNC221  # nothing else runs
+    await trio.run_process(["mount", "-o", "remount,size=1m", str(small_disk)])
     with open_run(source, output, {}) as again:
         assert again.resumed == full.done
         await again.process(work, concurrency=1)

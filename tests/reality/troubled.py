@@ -14,9 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
-
 import trio
 
 import remuda.bridge.forkserver  # what is imported late may not be when no file can be opened
@@ -27,6 +24,10 @@ from remuda.statemachines.errors import PoolStartError
 
 QUICK = Restart(base=0.01, cap=0.05, burst=1000, period=1.0)
 WILD: dict[str, Any] = {"adapter": "wild:Wild", "min_workers": 2, "max_workers": 2, "restart": QUICK}
+
+
+def limit_processes(file: str, limit: str) -> None:
+    Path(file).write_text(limit)
 
 
 def say(*words: object) -> None:
@@ -106,12 +107,12 @@ async def out_of_processes(limit: str) -> None:
     async with open_pool(**WILD) as pool:
         victim = pool.snapshot().workers[0].pid
         assert victim is not None
-        Path(limit).write_text("1")
+        limit_processes(limit, "1")
         os.kill(victim, signal.SIGKILL)
         while pool.last_death is None or "ulimit -u" not in pool.last_death.cause:
             await pool.call("echo", {"token": 1})
         say(pool.last_death.cause)
-        Path(limit).write_text("max")
+        limit_processes(limit, "max")
         await until(pool, 2)
         say("healed")
 

@@ -33,6 +33,7 @@ from remuda.specs.behaviour import (
     Send,
     Wait,
 )
+from remuda.specs.simulated import SimWorker
 from remuda.specs.witness import by_argument
 from remuda.statemachines.errors import (
     CallTimeout,
@@ -243,6 +244,29 @@ async def test_it_answers_twice(simulation: Any, autojump_clock: Any, play: Any)
         assert await pool.call("once", {"token": "third"}) == "third"
         assert launcher.witness.launched == 2
         assert pool.snapshot().ended == {"answered": 3}
+
+
+async def test_what_it_left_behind_writes_on_and_on(
+    simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its end no more is read than a pipe holds: a child of it may have the other end, and never stop."""
+    reads = 0
+
+    def read(worker: SimWorker) -> bytes | None:
+        nonlocal reads
+        if not worker.reaped or worker.order.generation > 1:
+            return real(worker)
+        reads += 1
+        assert reads < 1000
+        return b"\x03\xff\xff\xff" if reads == 1 else bytes(1000)  # a frame that is never complete
+
+    real = SimWorker.read
+    monkeypatch.setattr(SimWorker, "read", read)
+    async with simulation(once(Begin(), Die())) as (pool, launcher):
+        with pytest.raises(OutcomeUnknown):
+            await pool.call("once", {"token": "mine"})
+        assert await pool.call("once", {"token": "next"}) == "next"
+    assert 0 < reads < 100
 
 
 async def test_it_closes_its_channel_and_lives_on(simulation: Any, autojump_clock: Any) -> None:
