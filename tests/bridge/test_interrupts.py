@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -48,17 +50,24 @@ async def test_it_stops_the_call_that_is_meant() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3, 2**40])
-async def test_any_other_call_is_left_alone(number: int) -> None:
-    """The signal comes while call 2 runs; what is stored is another number."""
-    async with talking() as talk:
-        assert await talk.value("echo", 1) == 1
-        await talk.send(talk.numbered("hang", ["python"]))
-        await begun(talk, 2)
+async def test_any_other_call_is_left_alone(number: int, tmp_path: Path) -> None:
+    """The signal comes while call 2 waits for a FIFO; what is stored is another number."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with talking(adapter=None) as talk:
+        await talk.send(talk.numbered(*functions.request(int, ())))
+        assert isinstance(await talk.receive(), messages.Result)
+        await talk.send(talk.numbered(*functions.request(_read, (str(fifo),))))
+        assert await talk.line() == "ready"
         talk.worker.interrupt(number)
-        talk.worker.interrupt(2)  # that this one is answered shows that the first one was not
-        failure = await talk.receive()
-        assert isinstance(failure, messages.Failure)
-        assert (failure.id, failure.kind) == (2, FailureKind.INTERRUPTED)
+        fifo.write_text("go on")  # noqa: ASYNC240  # it is being read
+        answer = await talk.receive()
+        assert isinstance(answer, messages.Result) and answer.id == 2
+
+
+def _read(path: str) -> str:
+    print("ready", file=sys.stderr, flush=True)
+    return Path(path).read_text()
 
 
 async def test_what_has_not_begun_does_not_begin() -> None:
@@ -111,8 +120,6 @@ async def test_it_comes_once() -> None:
 
 
 def _swallow_twice() -> None:
-    import sys
-
     done: list[int] = []
     signal.signal(signal.SIGURG, lambda *_: done.append(1))
     for word in ("the first", "the second"):
@@ -126,23 +133,36 @@ def _swallow_twice() -> None:
     print("not again", file=sys.stderr, flush=True)
 
 
-async def test_what_it_has_started_gets_no_signal(tmp_path: Path) -> None:
+async def test_what_it_has_started_gets_no_signal() -> None:
+    """SIGUSR1 or SIGUSR2 would end it, and it could not answer any more."""
     async with talking(adapter=None) as talk:
-        await talk.send(talk.numbered(*functions.request(_wait_for_a_child, (str(tmp_path / "child"),))))
-        child = int(await talk.line())
+        await talk.send(talk.numbered(*functions.request(_wait_for_a_child, ())))
+        assert await talk.line() == "ready"
         talk.worker.ask_for_stack()
         failure = await stopped(talk, 1)
         assert isinstance(failure, messages.Failure) and failure.kind is FailureKind.INTERRUPTED
-        os.kill(child, 0)  # SIGUSR1 or SIGUSR2 would have ended it
+        await talk.send(talk.numbered(*functions.request(_ask_the_child, ("well?\n",))))
+        answer = await talk.receive()
+        assert isinstance(answer, messages.Result) and functions.loads(answer.value, "") == "well?\n"
 
 
-def _wait_for_a_child(path: str) -> None:
+_children: list[Any] = []
+
+
+def _wait_for_a_child() -> None:
     import subprocess
-    import sys
 
-    child = subprocess.Popen(["sleep", "1000"])
-    print(child.pid, file=sys.stderr, flush=True)
-    child.wait()
+    _children.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    print("ready", file=sys.stderr, flush=True)
+    _children[0].wait()
+
+
+def _ask_the_child(text: str) -> str:
+    (child,) = _children
+    child.stdin.write(text)
+    child.stdin.flush()
+    line: str = child.stdout.readline()
+    return line
 
 
 async def test_neither_in_its_setup_nor_when_it_is_checked(tmp_path: Path) -> None:

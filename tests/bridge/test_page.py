@@ -190,6 +190,17 @@ def test_a_report_is_never_seen_half_written(fd: int) -> None:
         mine.close()
 
 
+def test_who_is_killed_while_it_writes_a_report_has_the_one_before(fd: int) -> None:
+    mine, theirs = Page(fd), Page(fd)
+    theirs.start(1)
+    for number, (half_written, note) in enumerate([(512, "the first"), (768, "the second")], start=1):
+        theirs.report(number, 2, note)
+        os.pwrite(fd, b"\xff" * 100, half_written)  # of the next one
+        assert str(mine.activity().report) == f"{number} of 2: {note}"
+    mine.close()
+    theirs.close()
+
+
 def test_a_report_that_is_overwritten_while_it_is_read_is_not_believed(fd: int) -> None:
     mine, theirs = Page(fd), Page(fd)
     theirs.start(1)
