@@ -16,8 +16,8 @@ from typing import Any
 
 import trio
 
-import remuda.bridge.forkserver  # what is imported late may not be when no file can be opened
-import remuda.runtime.templates
+import remuda.bridge.forkserver
+import remuda.runtime.templates  # noqa: F401  # what is imported late may not be when no file can be opened
 from remuda.runtime.config import Health, Restart
 from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import PoolStartError

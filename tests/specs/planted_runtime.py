@@ -89,7 +89,9 @@ def a_call_that_began_counts_as_not_begun(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimWorker, "evidence", lambda worker: Evidence(0, 0))
 
 
-@bug("unknown_only_where_it_began", "died_only_before_it_began", seen_in="pools that call every crash an unknown outcome")
+@bug(
+    "unknown_only_where_it_began", "died_only_before_it_began", seen_in="pools that call every crash an unknown outcome"
+)
 def a_call_that_did_not_begin_counts_as_begun(patch: pytest.MonkeyPatch) -> None:
     class Every(int):
         def __eq__(self, other: object) -> bool:

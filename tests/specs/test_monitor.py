@@ -84,7 +84,8 @@ def cases(test: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
         one = len(names) == 1
         rows = [
-            value.values if isinstance(value, type(pytest.param())) else ((value,) if one else value) for value in values
+            value.values if isinstance(value, type(pytest.param())) else ((value,) if one else value)
+            for value in values
         ]
         axes.append([(f"-{place}", dict(zip(names, row, strict=True))) for place, row in enumerate(rows)])
     for combination in itertools.product(*axes):
