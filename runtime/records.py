@@ -37,7 +37,7 @@ import stat
 import zlib
 from array import array
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -135,7 +135,7 @@ class Run:
 
     async def _feed(self, send: trio.MemorySendChannel[tuple[int, bytes]]) -> None:
         async with send:
-            with open(self._input, "rb") as file:
+            with open(self._input, "rb") as file, suppress(trio.BrokenResourceError):  # whoever has failed says why
                 for number, line in enumerate(file, start=1):
                     if not self._survey.has(number, line):
                         return  # and what is missing in the end says so

@@ -414,7 +414,14 @@ def _exists(pid: int | None) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    if not os.path.isdir("/proc/self"):
+        return True
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # A worker whose template has died is not ours to reap; whoever inherited it does so when it gets to it.
+    return not (state == "Z" and int(parent) != os.getpid())
 
 
 class _Register:

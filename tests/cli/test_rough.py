@@ -177,11 +177,11 @@ def test_a_disk_that_is_full(remuda: Any) -> None:
     done = len(remuda.entries())
     assert code == 1 and 0 < done < 1600
     assert f"{done} records: {done} answered, 0 failed" in out
-    assert f"stopped (File too large) with {400 - done} records to go; the same command goes on from here" in err
+    assert f"stopped (File too large) with {1600 - done} records to go; the same command goes on from here" in err
     assert "Traceback" not in err and remuda.processes() == []
     code, _, err = remuda(*remuda.obey("--workers", "1"))
-    assert code == 0 and f"going on: {done} of 400 records are done" in err
-    assert set(remuda.entries()) == set(range(1, 401))
+    assert code == 0 and f"going on: {done} of 1600 records are done" in err
+    assert set(remuda.entries()) == set(range(1, 1601))
 
 
 def test_a_bare_environment(remuda: Any) -> None:

@@ -86,6 +86,9 @@ class Kept:
     def close(self) -> None:
         pass
 
+    def __del__(self) -> None:
+        self._page.close()  # when the test is over
+
 
 def leak(patch: pytest.MonkeyPatch) -> None:
     close = SpawnedWorker.close

@@ -28,6 +28,9 @@ VIRTUAL = {"autojump_clock", "mock_clock", "MockClock", "SteppedTrio", "stepped"
 
 MAY_SLEEP = {
     "runtime/pool.py:_keep_time": "after the application stood still, workers get back the time that they lost by it",
+    "bridge/template.py:_other_threads": "nobody says when a thread that was joined is gone; it takes a moment",
+    "tests/reality/test_trouble.py:test_it_is_stopped_with_all_kinds_of_things_under_way": "an application that stands still",
+    "tests/reality/test_interrupts.py:_announce_and_sleep": "it runs in a worker, and is interrupted there",
     "runtime/link.py:_stack": "nobody says when a stack is written; it is looked for a moment, and no longer",
     "bridge/forkserver.py:_collect_ourselves": "nobody says when orphans have a new parent; it takes a moment",
     "tests/bridge/test_interrupts.py:again": "a signal that comes just before a system call does not end it: it is sent again",

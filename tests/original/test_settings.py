@@ -75,7 +75,8 @@ async def what_starts_workers(fields: dict[str, Any]) -> object:
 
 
 async def what_templates_import(fields: dict[str, Any]) -> object:
-    launcher = opening._launcher(PoolConfig(start_method="forkserver", **fields))
+    names = tuple(fields["preload"].split())
+    launcher = opening._launcher(PoolConfig(start_method="forkserver", preload=names))
     assert isinstance(launcher, ForkLauncher)
     return launcher._preload
 
@@ -363,9 +364,9 @@ TABLE: dict[str, tuple[Experiment, dict[Any, object]]] = {
     "breaker.open_for": (seconds_it_refuses, {10.0: 10.0, 90.0: 90.0}),
     # What the kernel makes of them is seen on real processes, in tests/reality/test_limits.py.
     "start_method": (what_starts_workers, {"spawn": "SpawnLauncher", "forkserver": "ForkLauncher"}),
-    "preload": (what_templates_import, {(): [], ("json", "csv"): ["json", "csv"]}),
+    "preload": (what_templates_import, {"": [], "json csv": ["json", "csv"]}),
     "spares": (spare_workers, {0: 0, 2: 2}),
-    "on_timeout": (what_becomes_of_a_late_call, {"kill": "initializing", "interrupt": "interrupting"}),
+    "on_timeout": (what_becomes_of_a_late_call, {"kill": "terminating", "interrupt": "interrupting"}),
     "interrupt_grace": (seconds_of_grace, {0.5: 0.5, 3.0: 3.0}),
     "limits.memory": (what_workers_may_use, {None: [], 2**30: [2**30]}),
     "limits.cpu": (what_workers_may_use, {None: [], 5: [5]}),

@@ -36,7 +36,7 @@ def descriptors() -> int:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    return {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
 
 
 def run(*arguments: str) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import PoolStartError
 
 QUICK = Restart(base=0.01, cap=0.05, burst=1000, period=1.0)
-WILD: dict[str, Any] = {"adapter": "wild:Wild", "min_workers": 2, "max_workers": 2, "restart": QUICK}
+WILD: dict[str, Any] = {
+    "adapter": "wild:Wild",
+    "min_workers": 2,
+    "max_workers": 2,
+    "restart": QUICK,
+    "start_method": "spawn",  # which needs most; what a template lacks is in tests/bridge/test_forkserver.py
+}
 
 
 def limit_processes(file: str, limit: str) -> None:
@@ -90,6 +97,7 @@ async def out_of_descriptors_from_the_start() -> None:
     from remuda.runtime import pool
 
     assert spawn and pool and "remuda.runtime.logs" not in sys.modules
+    tempfile.gettempdir()  # it is found by opening a file, once
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
     try:

@@ -235,8 +235,8 @@ SMALL: dict[str, Small] = {
     ),
     "interrupts": Small(
         Profile(policy=policy(1), kinds=("soft",), deadline=10.0, cancel=True, faults=1, what=("die", "unfit")),
-        849,
-        2_299,
+        857,
+        2_323,
         {"worker interrupting", "answer timed_out", "answer cancelled", "stop ask", "stop kill"},
     ),
     "interrupts of two": Small(
