@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import itertools
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,6 +70,7 @@ def scenarios() -> Iterator[Any]:
         spec = importlib.util.spec_from_file_location(f"watched_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where a dataclass looks for its module
         spec.loader.exec_module(module)
         for name, test in vars(module).items():
             if name.startswith("test_") and "simulation" in inspect.signature(test).parameters:
