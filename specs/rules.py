@@ -252,6 +252,8 @@ class PoolRules(RuleBasedStateMachine):
     @rule(request=REQUESTS, timeout=TIMEOUTS, on_timeout=ENDS)
     def call_and_say_how_it_ends(self, request: Request, timeout: float | None, on_timeout: OnTimeout | None) -> None:
         """Somebody says what is to become of the worker when the time is over."""
+        if self.adapter is not None and on_timeout == "interrupt":
+            on_timeout = None  # a command of it may have a journal; the pool's own word holds for the others
         make = functools.partial(self._of_pool, session=None, on_timeout=on_timeout)
         self._place(request, timeout, False, make, on_timeout=on_timeout)
 
