@@ -38,7 +38,7 @@ from .world import HANG, World, gone, load, read_fifo, world
 ADAPTER = "hostile:Hostile"
 MIB = 1024 * 1024
 KINDS = ("pongs", "replies", "failures", "hellos", "empty frames", "large frames")
-QUICK = Restart(base=0.001, cap=0.01)
+QUICK = Restart(base=0.001, cap=0.01, burst=1000)
 ONCE = Restart(base=0.001, burst=1)
 SOON = 20.0
 """Seconds that a process which was killed has to go: a guard, not a threshold."""
@@ -282,11 +282,12 @@ async def test_it_lies_about_what_it_began(began: bool, tmp_path: Path) -> None:
     async with besieged(retry=Retry(handovers=2)) as here:
         claims = 2**64 - 1 if began else 0
         for number in range(3):  # also numbers that others' calls have, or will have soon
-            with pytest.raises(WorkerDied):
+            with pytest.raises((WorkerDied, OutcomeUnknown)):  # the latter if somebody looked before it lied
                 await here.pool.call("scribble", {"started": claims or number, "finished": 3, "witness": str(witness)})
-        assert witness.read_text().count("begun") == 9
-        assert here.pool.snapshot().ended["died"] == 3
-        assert set(here.pool.snapshot().ended) <= {"died", "answered"}
+        assert 3 <= witness.read_text().count("begun") <= 9
+        ended = here.pool.snapshot().ended
+        assert ended.get("died", 0) + ended.get("unknown", 0) == 3
+        assert set(ended) <= {"died", "unknown", "answered"}
 
 
 async def test_the_page_cannot_be_cut_off() -> None:
