@@ -1,7 +1,7 @@
 """How a pool begins and ends: `open_pool` and `run_pool`.
 
 What a pool is made of is loaded when one is made, and not before: an application that imports remuda
-at its top and then prints its help has not paid for five compiled lifecycles.
+at its top and then prints its help has not paid for six compiled lifecycles.
 """
 
 from __future__ import annotations
