@@ -246,6 +246,8 @@ async def test_progress_is_seen_while_it_runs_and_after_a_death(fifo: str) -> No
     async with world(adapter="stubborn:Stubborn", min_workers=1, max_workers=1) as here:
         assert await here.pool.call("pid")
         (idle,) = here.pool.snapshot().workers
+        while idle.phase == "answering":  # it has, and is about to note it
+            (idle,) = here.pool.snapshot().workers
         assert (idle.phase, idle.progress) == ("idle", None)
         assert idle.silent_for is not None and idle.silent_for >= 0
         async with trio.open_nursery() as nursery:
