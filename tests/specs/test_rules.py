@@ -66,8 +66,8 @@ def test_reality_with_templates() -> None:
     class Real(ForkingRules):
         world = RealWorld
 
-    tally = play(Real, 2 * DEEPER)
-    assert tally.runs >= 2 * DEEPER and tally.told["answer"]
+    tally = play(Real, 3 * DEEPER)
+    assert tally.runs >= 3 * DEEPER
     assert tally.pairs["template", "ready", "fork"]
 
 
