@@ -99,10 +99,10 @@ async def test_a_child_of_it_neither_holds_nor_harms_its_workers() -> None:
 
 
 async def test_no_thread_is_to_be_had_to_start_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def none(*_: Any, **__: Any) -> Any:
+    def none(*_: Any, **__: Any) -> Any:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", none)
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", none)
     with pytest.raises(OSError, match="can't start new thread") as caught:
         await SpawnLauncher().start(ORDER)
     assert caught.value.errno == errno.EAGAIN
