@@ -134,20 +134,21 @@ class Run:
             )
 
     async def _feed(self, send: trio.MemorySendChannel[tuple[int, bytes]]) -> None:
-        async with send:
-            with open(self._input, "rb") as file, suppress(trio.BrokenResourceError):  # whoever has failed says why
-                for number, line in enumerate(file, start=1):
-                    if not self._survey.has(number, line):
-                        return  # and what is missing in the end says so
-                    if self._lines[number] == 1:
-                        await send.send((number, line))
+        # Closed without a pause: in one, what was raised here could be replaced by the cancellation that it causes.
+        # When nobody takes records any more, whoever stopped to says why.
+        with send, suppress(trio.BrokenResourceError), open(self._input, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not self._survey.has(number, line):
+                    return  # and what is missing in the end says so
+                if self._lines[number] == 1:
+                    await send.send((number, line))
 
     async def _work(
         self,
         work: Callable[[dict[str, Any]], Awaitable[Entry]],
         receive: trio.MemoryReceiveChannel[tuple[int, bytes]],
     ) -> None:
-        async with receive:
+        with receive:
             async for number, line in receive:
                 try:
                     record = _record(line)

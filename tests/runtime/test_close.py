@@ -134,7 +134,7 @@ async def test_what_cannot_be_killed_may_have_answered(autojump_clock: Any) -> N
     async with SimLauncher.open(behaviour) as launcher, trio.open_nursery() as outside:
         async with open_pool(adapter="x:Y", max_workers=1, launcher=launcher, shutdown_timeout=5) as pool:
             outside.start_soon(caller)
-            await trio.testing.wait_all_tasks_blocked()  # it has begun when the pool closes
+            await trio.testing.wait_all_tasks_blocked()
             outside.start_soon(pool.aclose)
             await trio.sleep(4.5)  # it has been killed, and was about to write
             call = next(iter(pool._core.calls.values()))
