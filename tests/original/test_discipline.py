@@ -37,7 +37,6 @@ MAY_SLEEP = {
     "bridge/points.py:arrive": "a test has ordered that this worker be slow",
     "tests/reality/test_pauses.py:block": "an application that stands still is what is tested",
     "tests/reality/test_pauses.py:test_the_application_is_stopped_and_continued": "so that it stands still past a deadline",
-    "tests/reality/test_trouble.py:test_it_is_stopped_with_all_kinds_of_things_under_way": "the same, with more at once",
 }
 """Sleeps that do not wait for something to be there, and what they do instead."""
 
