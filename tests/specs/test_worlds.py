@@ -19,8 +19,13 @@ from remuda.statemachines.worker import WorkerState
 from tests.specs.pools import CHECKED, ONCE, SMALL, policy
 
 DEEPER = os.environ.get("REMUDA_TEST_DEPTH", "1") != "1"
-LONG = {"everything but faults, two workers", "everything, one worker"}
-"""Take half of the time of all; `make fuzz` walks through them."""
+LONG = {
+    "everything but faults, two workers",
+    "everything, one worker",
+    "interrupts of a pool that closes",
+    "interrupts on checkouts",
+}
+"""Take most of the time of all; `make fuzz` walks through them."""
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if DEEPER or name not in LONG])
