@@ -85,23 +85,13 @@ async def test_a_flood_while_it_is_idle(what: str, fifo: str) -> None:
         assert [event.pid for event in here.of(WorkerEnded)] == [pid]
 
 
-async def kill_one(here: World) -> None:
-    """A worker that nobody else has."""
-    async with here.pool.checkout() as held:
-        which = held.slot, held.generation
-        (pid,) = [each.pid for each in here.pool.snapshot().workers if (each.slot, each.generation) == which]
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await here.until(lambda: bool(here.of(WorkerEnded)))
-
-
 @pytest.mark.parametrize("what", KINDS)
 async def test_a_flood_while_it_starts(what: str, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     settings = {"flood": what, "only if": str(flag)}
     async with besieged(settings=settings, init_timeout=2.0) as here:
         flag.touch()
-        await kill_one(here)
+        await here.kill_one()
         await here.until(lambda: len(here.of(WorkerEnded)) >= 2)  # the next one has flooded, and has gone
         await here.others.more(30)
         flag.unlink()

@@ -173,14 +173,7 @@ async def test_no_process_is_to_be_had_for_a_while(number: int, monkeypatch: pyt
                     raise OSError(number, os.strerror(number))
 
                 patch.setattr(subprocess, "Popen", refuse)
-                async with here.pool.checkout() as held:  # so that nobody else has it
-                    which = held.slot, held.generation
-                    (pid,) = [
-                        each.pid for each in here.pool.snapshot().workers if (each.slot, each.generation) == which
-                    ]
-                    assert pid is not None
-                    os.kill(pid, signal.SIGKILL)
-                    await here.until(lambda: bool(here.of(WorkerEnded)))
+                await here.kill_one()
                 await here.until(lambda: len(here.of(WorkerEnded)) >= 3)
                 await others.more(30)
                 cause = here.of(WorkerEnded)[-1].death.cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import trio
 
 from remuda.runtime.config import PoolConfig
-from remuda.runtime.events import Event
+from remuda.runtime.events import Event, WorkerEnded
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Pool
 from remuda.statemachines.pool import PoolState
@@ -45,6 +46,15 @@ class World:
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
+
+    async def kill_one(self) -> None:
+        """A worker that nobody else has: it is checked out, and killed."""
+        async with self.pool.checkout() as held:
+            which = held.slot, held.generation
+            (pid,) = [each.pid for each in self.pool.snapshot().workers if (each.slot, each.generation) == which]
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await self.until(lambda: bool(self.of(WorkerEnded)))
 
     @property
     def whole(self) -> bool:
