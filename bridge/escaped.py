@@ -37,7 +37,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-__all__ = ["MARK", "Traces", "clock", "end_all", "find", "new_mark"]
+__all__ = ["MARK", "Traces", "clock", "end_all", "find", "new_mark", "stat_of"]
 
 MARK = "REMUDA_WORKER"
 """The variable. The application may be in a worker itself, so there may be several words, with spaces between."""
@@ -90,7 +90,7 @@ class Traces:
         return bool(self.pipes) and any(end in self.pipes for end in _ends(pid))
 
     def _may_be_ours(self, pid: int) -> bool:
-        state, _, started = _stat(pid)
+        state, _, started = stat_of(pid)
         same_user = os.stat(f"/proc/{pid}").st_uid == os.geteuid()
         return state != "Z" and started >= self.born and same_user and pid not in _family()
 
@@ -178,7 +178,7 @@ def _ends(pid: int) -> Iterator[tuple[int, bool]]:
             yield int(target[6:-1]), bool(mode & stat.S_IWUSR)
 
 
-def _stat(pid: int) -> tuple[str, int, int]:
+def stat_of(pid: int) -> tuple[str, int, int]:
     """Its state, its parent, and when it was started."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()  # its name, in front, may contain anything
@@ -190,5 +190,5 @@ def _family() -> set[int]:
     family, pid = {0, 1}, os.getpid()
     while pid not in family:
         family.add(pid)
-        pid = _stat(pid)[1]
+        pid = stat_of(pid)[1]
     return family

@@ -290,9 +290,8 @@ class Template:
             raise TemplateLost("the template has ended")
 
     async def _send(self, message: ToTemplate) -> None:
-        frame = pack(messages.encode(message), HANDSHAKE_LIMIT)
         async with self._sending:
-            self._outbox = memoryview(bytes(self._outbox) + frame)
+            self._put(message)
             while not self._flush():
                 with suppress(trio.ClosedResourceError):  # then there is nothing left to write
                     await self._process.writable()
@@ -300,9 +299,13 @@ class Template:
     def _post(self, message: ToTemplate) -> None:
         """Send without waiting; what does not fit goes out with the next message."""
         if not self._over:
-            self._outbox = memoryview(bytes(self._outbox) + pack(messages.encode(message), HANDSHAKE_LIMIT))
+            self._put(message)
             if not self._sending.locked():
                 self._flush()
+
+    def _put(self, message: ToTemplate) -> None:
+        """Behind what is left to be written."""
+        self._outbox = memoryview(bytes(self._outbox) + pack(messages.encode(message), HANDSHAKE_LIMIT))
 
     def _flush(self) -> bool:
         """Write what can be written; True if nothing is left."""

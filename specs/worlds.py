@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import trio
 
+from remuda.bridge import escaped
 from remuda.bridge.forkserver import Template
 from remuda.bridge.process import LocalWorker
 from remuda.bridge.seam import Launcher, StartOrder, WorkerProcess
@@ -417,11 +418,11 @@ def _exists(pid: int | None) -> bool:
     if not os.path.isdir("/proc/self"):
         return True
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+        state, parent, _ = escaped.stat_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
     # A worker whose template has died is not ours to reap; whoever inherited it does so when it gets to it.
-    return not (state == "Z" and int(parent) != os.getpid())
+    return not (state == "Z" and parent != os.getpid())
 
 
 class _Register:
