@@ -89,6 +89,15 @@ class Placed:
     outcome: object = None
     ended: float = math.inf
 
+    @property
+    def may_end_by(self) -> float:
+        """The latest at which its caller may learn that its time is over, if its worker was told to stop."""
+        return max(self.deadline, self.made) + _FOR_ITS_STACK
+
+    def learns_where(self, now: float) -> bool:
+        """Whether its time is over, and its caller may be waiting, for a moment, to learn where the worker was."""
+        return self.interrupts and now - self.deadline >= -_A_MOMENT and now <= self.may_end_by
+
     def end(self, outcome: object, now: float) -> None:
         """Note what its caller got."""
         self.over, self.outcome, self.ended = True, outcome, now
@@ -172,7 +181,7 @@ def _of_the_deadline(placed: Placed, seen: Circumstances) -> str | None:
     if placed.ended < placed.deadline - _A_MOMENT:
         return f"deadlines_are_kept: it had until {placed.deadline:g}"
     told = placed.interrupts and isinstance(placed.outcome, CallTimeout)
-    if seen.exact and placed.ended > max(placed.deadline, placed.made) + (_FOR_ITS_STACK if told else _A_MOMENT):
+    if seen.exact and placed.ended > (placed.may_end_by if told else max(placed.deadline, placed.made) + _A_MOMENT):
         return f"deadlines_are_kept: it was to end at {placed.deadline:g}"
     if isinstance(placed.outcome, CallTimeout) and placed.outcome.stack is not None and not told:
         return "stacks_are_asked_for: its worker was not to be told to stop"
