@@ -133,9 +133,11 @@ class Lanes:
     def take(self) -> None:
         """The next has had its turn."""
         if self.back:
-            lane = self.lane(self.back.pop(0).session)
-            if lane is not None:
-                self.turns = [*(each for each in self.turns if each is not lane), lane]
+            session = self.back.pop(0).session
+            lane = self.lane(session) or []
+            left = [each for each in self.back if each.session == session] + lane
+            self.back = [each for each in self.back if each.session != session]
+            self.turns = [each for each in self.turns if each is not lane] + ([left] if left else [])
             return
         lane = self.turns.pop(0)
         if lane[1:]:

@@ -8,7 +8,8 @@ gone at once and not counted.
 One that comes back, because its worker died, takes its old place; arrival is told by the call's id, which
 only grows. If its lane is there it stands in that. If not, it is first of all: it had its turn, and nothing
 came of it. That is its own right and not its lane's: those who join the lane meanwhile have the place that
-their arrival gives them, also when it leaves.
+their arrival gives them, also when it leaves. It is one turn: of several who come back to the same lane, the
+others wait for the next.
 """
 
 from __future__ import annotations
@@ -100,8 +101,12 @@ class Waiters(Generic[W]):
         self._count -= 1
         if self._returned:
             waiter = self._returned.pop(0)
-            if waiter.session in self._lanes:  # this was the turn of its lane
-                self._lanes[waiter.session] = self._lanes.pop(waiter.session)
+            # This was the turn of its lane, and others of it that came back wait for the next one there.
+            others = [other for other in self._returned if other.session == waiter.session]
+            self._returned = [other for other in self._returned if other.session != waiter.session]
+            still = [*others, *self._lanes.pop(waiter.session, ())]
+            if still:
+                self._lanes[waiter.session] = dict.fromkeys(still)
             return waiter
         session, lane = next(iter(self._lanes.items()))
         waiter = next(iter(lane))

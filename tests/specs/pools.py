@@ -70,8 +70,8 @@ class Small(msgspec.Struct):
 SMALL: dict[str, Small] = {
     "crashes": Small(
         Profile(policy=policy(burst=1), faults=2, what=("die",)),
-        2_035,
-        4_635,
+        2_043,
+        4_653,
         {"pool failed", "answer pool_failed", "answer unknown", "answer died", "slot backoff", "slot quarantined"},
     ),
     "retries": Small(

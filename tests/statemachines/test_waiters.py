@@ -87,7 +87,20 @@ def test_those_who_come_back_are_in_the_order_of_their_arrival() -> None:
     for back in (third, first):
         waiters.put_back(back)
     assert waiters.returned == 3
-    assert [waiters.pop().id for _ in range(4)] == [0, 1, 2, 3]
+    assert [waiter.id for waiter in waiters] == [0, 1, 2, 3]
+
+
+def test_several_who_come_back_to_one_lane_have_one_turn_at_a_time() -> None:
+    """Found by chance: two of a session came back, and were served one after the other while others waited."""
+    waiters: Waiters[Caller] = Waiters()
+    for number in range(2):
+        waiters.add(Caller(number, "a"))
+    both = [waiters.pop(), waiters.pop()]
+    waiters.add(Caller(2))
+    for back in both:
+        waiters.put_back(back)
+    waiters.add(Caller(3, "a"))
+    assert [waiters.pop().id for _ in range(4)] == [0, 2, 1, 3]
     assert waiters.returned == 0
 
 
@@ -139,7 +152,12 @@ def test_against_plain_lists(actions: list[tuple[str, str | None]]) -> None:
                 lane.append(caller)
         elif action == "-" and returned:
             caller = returned.pop(0)
-            lanes.sort(key=lambda entry: entry[0] == caller.session)  # to the end; stable
+            left = [each for each in returned if each.session == caller.session]
+            left += next((callers for name, callers in lanes if name == caller.session), [])
+            returned = [each for each in returned if each.session != caller.session]
+            lanes = [entry for entry in lanes if entry[0] != caller.session]
+            if left:
+                lanes.append((caller.session, left))
             assert waiters.pop() is caller
             popped.append(caller)
         elif action == "-" and lanes:
