@@ -20,6 +20,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from remuda.runtime.config import Breaker
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Lease, Pool
 from remuda.statemachines.errors import CallTimeout, ConfigError, Interrupted, OutcomeUnknown, RemoteError, WorkerDied
@@ -224,6 +225,7 @@ async def test_an_interrupt_never_meets_another_call(tmp_path: Path) -> None:
         max_workers=1,
         on_timeout="interrupt",
         interrupt_grace=HANG,
+        breaker=Breaker(failures=10_000),  # five that are given up in a row are no reason to stop
     ) as here:
         pool = here.pool
         pid = await pool.call("pid")
