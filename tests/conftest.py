@@ -18,9 +18,12 @@ from .leaks import MARK, Before
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")
 
-# A shell that starts the tests in the background has them ignore Control-C, and all that they start.
+# A shell that starts the tests in the background has them ignore Control-C, and all that they start; `nohup`
+# has them ignore the end of a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

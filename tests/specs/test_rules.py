@@ -199,7 +199,7 @@ def test_an_adapter_that_does_not_is_found_out() -> None:
         asks = ("put_and_forget", "get")
 
     with pytest.raises(AssertionError, match="was put there, and has been forgotten") as caught:
-        play(Careless, 1000, phases=[Phase.generate])
+        play(Careless, 1000, 3, phases=[Phase.generate])
     scenario = "\n".join(getattr(caught.value, "__notes__", ()))
     assert "state = Careless()" in scenario and "state.teardown()" in scenario
 
