@@ -1,8 +1,12 @@
 # Everything works in a fresh clone: each target makes .venv and installs what it needs, once.
 
 PYTHON ?= python3
+CORES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 VENV := .venv
 BIN := $(VENV)/bin
+# What is never imported is not compiled, and what is, is compiled once, and not again by each of a thousand workers.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 DIAGRAMS := README.md docs/lifecycles.md
 
 MINUTES ?= 5
@@ -31,8 +35,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python -m remuda demo
 
+# One runner more than there are cores: some tests wait, for a process or for a deadline.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ELSEWHERE:%=--ignore=%) tests
+	$(BIN)/python -m pytest -q -n $$(($(CORES) + 1)) --dist worksteal $(ELSEWHERE:%=--ignore=%) tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -60,7 +65,7 @@ bench: $(VENV)/.bench
 
 # All of it, also if something fails on the way; with the fork server where the system has one.
 harness: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(INSTALL) atheris==3.0.0
 	failed=0; \
 	$(BIN)/python -m tests.harness cuts --start forkserver || failed=1; \
 	$(BIN)/python -m tests.harness cuts --start spawn --every 7 || failed=1; \
@@ -73,14 +78,14 @@ explore: $(VENV)/.dev
 	$(BIN)/python -m remuda.specs.deep
 
 mutants: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	$(INSTALL) mutmut==3.8.1
 	$(BIN)/python tests/planted.py --write
 	$(BIN)/python tests/mutants.py
 
 # As many runners as there are cores, twice: nothing is ever alone on a core.
 shake: $(VENV)/.dev
 	for round in $$(seq 20); do \
-		$(BIN)/python -m pytest -q -n $$((2 * $$(nproc))) -p randomly --timeout 600 tests || exit 1; \
+		$(BIN)/python -m pytest -q -n $$((2 * $(CORES))) -p randomly --timeout 600 tests || exit 1; \
 	done
 
 coverage: $(VENV)/.dev
@@ -100,13 +105,13 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy]'
+	$(INSTALL) -e '.[cli,dspy]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,dspy,specs,dev]'
+	$(INSTALL) -e '.[cli,dspy,specs,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev benchmarks/peers.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	$(INSTALL) -r benchmarks/peers.txt
 	@touch $@
