@@ -25,6 +25,7 @@ from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import (
     CallTimeout,
     OutcomeUnknown,
+    PoolClosed,
     PoolStartError,
     ProtocolError,
     RemoteError,
@@ -102,13 +103,14 @@ async def test_a_flood_while_the_pool_closes(what: str) -> None:
     """With a call in hand, and in the worker's last act."""
     async with trio.open_nursery() as nursery:
         async with world(adapter=ADAPTER, settings={"last act": what}, shutdown_timeout=2.0) as here:
-            nursery.start_soon(call_in_vain, here, "flood", {"what": what})
+            # On a busy machine the pool may have closed before it had begun.
+            nursery.start_soon(call_in_vain, here, "flood", {"what": what}, PoolClosed)
             await here.pool.call("echo", {"token": 1})
     assert here.pool.state == "closed"
 
 
-async def call_in_vain(here: World, command: str, args: dict[str, Any]) -> None:
-    with pytest.raises((ProtocolError, OutcomeUnknown, WorkerDied, CallTimeout)):
+async def call_in_vain(here: World, command: str, args: dict[str, Any], *also: type[Exception]) -> None:
+    with pytest.raises((ProtocolError, OutcomeUnknown, WorkerDied, CallTimeout, *also)):
         await here.pool.call(command, args, timeout=HANG)
 
 
