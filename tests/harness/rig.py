@@ -285,6 +285,7 @@ class Rig:
             victim.disarm()
         await self._until_whole()
         await self._other_works()
+        await self._until_buried()
         self._note(seen)
         return seen
 
@@ -296,6 +297,11 @@ class Rig:
                 await self._until(lambda: self._whole or self._has_ended(victim))
             if self._has_ended(victim):
                 await self._until(lambda: self._whole or self._victim is not victim)
+
+    async def _until_buried(self) -> None:
+        """Wait until nothing is kept of those that have ended: they are searched for children, in a thread."""
+        while len(self.pool._links) > len(self.tap.workers):
+            await trio.lowlevel.checkpoint()  # nobody says so
 
     async def _retire(self, victim: Tapped) -> None:
         """Ask it to go, wait until it is gone and its successor is there to be told what to be."""
