@@ -65,7 +65,7 @@ def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, byt
         args = (*function.args, *args)
         kwargs = {**function.keywords, **kwargs}
         function = function.func
-    if isinstance(function, FunctionType | BuiltinFunctionType | type) and _is_plain(function):
+    if type(function) is FunctionType or (isinstance(function, BuiltinFunctionType | type) and _is_plain(function)):
         name = _name_of(function)
     elif callable(function):
         args, name = (function, *args), "operator:call"  # a bound method, or an object that can be called
@@ -79,7 +79,7 @@ def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, byt
         ) from error
 
 
-def _is_plain(function: FunctionType | BuiltinFunctionType | type) -> bool:
+def _is_plain(function: BuiltinFunctionType | type) -> bool:
     """Whether it is a thing of a module, not the method of an object."""
     owner = getattr(function, "__self__", None)
     return owner is None or isinstance(owner, ModuleType)
@@ -87,6 +87,8 @@ def _is_plain(function: FunctionType | BuiltinFunctionType | type) -> bool:
 
 def _name_of(function: FunctionType | BuiltinFunctionType | type) -> str:
     module, path = function.__module__ or "", function.__qualname__
+    if getattr(sys.modules.get(module), path, None) is function and module != "__main__":
+        return f"{module}:{path}"  # as nearly always
     if path.endswith("<lambda>") or "<locals>" in path:
         kind = "a lambda" if path.endswith("<lambda>") else "defined inside another function"
         raise SerializationError(f"{path} is {kind}, so no worker can find it by name. {_ADVICE}")
@@ -264,6 +266,8 @@ def _pickles() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
     def load(data: bytes) -> Any:
+        if b"_main__" not in data:  # what a pickle names stands in it, letter by letter
+            return pickle.loads(data)
         return Unpickler(io.BytesIO(data)).load()
 
     return dump, load

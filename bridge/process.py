@@ -57,6 +57,8 @@ class LocalWorker(ABC):
         self._read_fd, self._write_fd, self._lifeline_fd, self._stderr_fd, self._page = ends
         for fd in (self._read_fd, self._write_fd, self._stderr_fd):
             os.set_blocking(fd, False)
+        self._news = select.poll()
+        self._news.register(self._read_fd, select.POLLIN)
         self._mark, self._born = mark, born
         self._evidence = Evidence(0, 0)
         self._activity = Activity("booting")
@@ -79,6 +81,11 @@ class LocalWorker(ABC):
             return os.read(self._read_fd, _READ)
         except BlockingIOError:
             return None
+
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to read now, not even the end of file."""
+        self._check_open()
+        return not self._news.poll(0)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits now, and say how much; raises BrokenPipeError."""

@@ -85,6 +85,10 @@ class WorkerProcess(Protocol):
     def read(self) -> bytes | None:
         """What has arrived; b"" at the end of file, None when there is nothing now."""
 
+    def is_quiet(self) -> bool:
+        """Whether `read` would have nothing to bring, not even the end of file."""
+        ...
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits now, and say how much.
 

@@ -60,6 +60,9 @@ _AGAIN_AFTER = 0.01
 """Seconds, and then twice as many, after which the signal is sent again. One that comes between Python's look for
 signals and a system call, or while the stack is written, does not end the system call. It is raised once anyway."""
 
+_GREETINGS = Hello, BootFailed
+_REPLIES = Result, Failure
+
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
 
@@ -79,7 +82,7 @@ class Link:
         self.process: WorkerProcess | None = None
         self.pid: int | None = None
         self._decoder = Decoder(GREETING_LIMIT)
-        self._outbox = memoryview(b"")
+        self._outbox: bytes | memoryview = b""
         # Answers that are due, in order: of replayed journal entries, then of the call behind them; of health checks.
         self._expected: deque[tuple[int, Call | Entry | None]] = deque()
         self._before = 0  # what its page said to have begun before the call that it has now
@@ -357,16 +360,17 @@ class Link:
     def _is_quiet(self) -> bool:
         """Look whether a worker that nobody has has said anything: it must not have.
 
-        A look at the channel before each use costs two microseconds, and catches garbage before
+        A look at the channel before each use costs a microsecond, and catches garbage before
         it could be taken for the answer to the call that is about to be sent.
         """
         process = self.process
         assert process is not None
-        data = process.read()
-        if data:
-            self._receive(data)  # a late answer to a health check is allowed
-        elif data is not None and not self.over:
-            self._fail(_HUNG_UP, violation=False)
+        if not process.is_quiet():
+            data = process.read()
+            if data:
+                self._receive(data)  # a late answer to a health check is allowed
+            elif data is not None and not self.over:
+                self._fail(_HUNG_UP, violation=False)
         if self._decoder.pending and not self.over:  # also if it came together with the last answer
             self._fail("it wrote to its channel when it had nothing to say")
         return not self.over
@@ -387,20 +391,17 @@ class Link:
     def _write(self, data: bytes) -> None:
         if not data or self.process is None:
             return
-        if self._outbox:
-            self._outbox = memoryview(bytes(self._outbox) + data)
-        else:
-            self._outbox = memoryview(data)
+        self._outbox = bytes(self._outbox) + data if self._outbox else data
         self._flush()
 
     def _flush(self) -> None:
         assert self.process is not None
         try:
-            while self._outbox and (taken := self.process.write(self._outbox)):
-                self._outbox = self._outbox[taken:]
+            while (outbox := self._outbox) and (taken := self.process.write(outbox)):
+                self._outbox = b"" if taken == len(outbox) else memoryview(outbox)[taken:]
         except OSError:
             # Its end of the channel is closed. It may still have answered; the supervisor will see.
-            self._outbox = memoryview(b"")
+            self._outbox = b""
             if not self.over:
                 self._fail(_HUNG_UP, violation=False)
 
@@ -497,14 +498,13 @@ class Link:
 
     def _must_be_asked_for(self, message: ToParent, place: int) -> None:
         """Raise ProtocolError if a message does not answer the question at this place."""
-        if self._greeting is None:
-            if place or not isinstance(message, Hello | BootFailed):
-                raise ProtocolError(f"it sent {type(message).__name__} out of turn")
+        is_greeting = isinstance(message, _GREETINGS)
+        if is_greeting is not (self._greeting is None) or (is_greeting and place):
+            raise ProtocolError(f"it sent {type(message).__name__} out of turn")
+        if isinstance(message, _GREETINGS):
             if isinstance(message, Hello):
                 _check_greeting(message)
             return
-        if isinstance(message, Hello | BootFailed):
-            raise ProtocolError(f"it sent {type(message).__name__} out of turn")
         number, item = self._expected[place] if place < len(self._expected) else (0, None)
         is_check = isinstance(message, Pong)
         if number != message.id or is_check is not (item is None):
@@ -513,7 +513,7 @@ class Link:
 
     def _take(self, message: ToParent) -> None:
         """Act on a message that was asked for."""
-        if isinstance(message, Result | Failure):
+        if isinstance(message, _REPLIES):
             self._take_reply(message)
         elif isinstance(message, Pong):
             self._expected.popleft()

@@ -93,10 +93,11 @@ class Pool:
         self._core = Core(config.policy, trio.current_time(), observed=bool(observers))
         self._state = self._core.pool.state
         self._links: dict[Worker, Link] = {}
-        self._ended: Counter[str] = Counter()
+        self._ended: Counter[fx.Verdict] = Counter()
         self._inbox: deque[ev.Event] = deque()
         self._feeding = False
         self._nap = trio.CancelScope()
+        self._wakes_at = math.inf
         self._background: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery
         self._changed = trio.Event()
@@ -281,7 +282,7 @@ class Pool:
             in_flight=len(core.calls),
             sessions=len(core.sessions),
             restart_tokens=core.crew.budget.tokens(now),
-            ended=dict(self._ended),
+            ended={str(verdict): count for verdict, count in self._ended.items()},
             last_death=self.last_death,
             template_pid=self.launcher.template_pid if isinstance(self.launcher, ForkLauncher) else None,
         )
@@ -397,8 +398,10 @@ class Pool:
         on_timeout: OnTimeout | None,
         lease: Call | None,
     ) -> Call:
-        timeout = self.config.call_timeout if timeout is None else timeout
-        check_seconds("call", "timeout", timeout, zero=True, endless=True)
+        if timeout is None:
+            timeout = self.config.call_timeout
+        else:
+            check_seconds("call", "timeout", timeout, zero=True, endless=True)
         if session is not None and not (isinstance(session, str) and session):
             raise ConfigError(f"call.session is {session!r}; it must be a text that is not empty")
         if on_timeout is not None:
@@ -428,7 +431,9 @@ class Pool:
         if lease is not None and lease.worker is not None and lease.worker.interrupted is not None:
             await self._until_it_has_stopped(lease.worker, call.deadline)
         await self._wait(ticket)
-        return value_of(self, ticket)
+        value = value_of(self, ticket)
+        call.request = None  # they hold each other, and should not have to wait for the garbage collector
+        return value
 
     @trio.lowlevel.enable_ki_protection
     async def _wait(self, ticket: Ticket) -> None:
@@ -500,33 +505,35 @@ class Pool:
     @trio.lowlevel.enable_ki_protection
     def feed(self, event: ev.Event) -> None:
         """Tell the core, and carry out what it wants; events that this causes come after it."""
-        self._inbox.append(event)
         if self._feeding:
+            self._inbox.append(event)
             return
         core = self._core
         self._feeding = True
         try:
+            self._handle(event)
             while self._inbox:
-                news, now = self._inbox.popleft(), trio.current_time()
+                news = self._inbox.popleft()
                 try:
-                    effects = core.handle(news, now)
+                    self._handle(news)
                 except (IllegalTransition, InvalidLease) as error:
-                    if news is event:
-                        raise
                     # An observer asked for it, in the middle of somebody else's step.
                     self._observer_failed(None, news, error)
-                    continue
-                for watcher in self._watchers:
-                    self._show(watcher, news, effects, now)
-                for effect in effects:
-                    _CARRY_OUT[type(effect)](self, effect)
         finally:
             self._feeding = False
         if core.pool.state is not self._state:
             self._note_state()
         due = core.next_due()
-        if due < self._nap.deadline:  # noqa: PLR1730  # setting it costs more than looking
-            self._nap.deadline = due
+        if due < self._wakes_at:
+            self._nap.deadline = self._wakes_at = due
+
+    def _handle(self, event: ev.Event) -> None:
+        now = trio.current_time()
+        effects = self._core.handle(event, now)
+        for watcher in self._watchers:
+            self._show(watcher, event, effects, now)
+        for effect in effects:
+            _CARRY_OUT[type(effect)](self, effect)
 
     def _start_worker(self, effect: fx.StartWorker) -> None:
         link = Link(self, effect.worker)
@@ -558,7 +565,7 @@ class Pool:
     def _answer(self, effect: fx.Answer) -> None:
         ticket = _ticket(effect.call)
         if effect.verdict is not fx.Verdict.GRANTED:
-            self._ended[effect.verdict.value] += 1
+            self._ended[effect.verdict] += 1
         ticket.answered(effect)
         if self._observers and effect.verdict is not fx.Verdict.GRANTED:
             now = self.now()
@@ -739,7 +746,8 @@ class Pool:
         gets as much time as it has lost, up to a second, before it is judged.
         """
         while True:
-            with trio.CancelScope(deadline=self._core.next_due()) as self._nap:
+            self._wakes_at = self._core.next_due()
+            with trio.CancelScope(deadline=self._wakes_at) as self._nap:
                 await trio.sleep_forever()
             late = self.now() - self._core.next_due()
             self._read_all()

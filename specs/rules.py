@@ -53,6 +53,7 @@ from remuda.specs.claims import CANCELLED, Circumstances, Placed, Request, judge
 from remuda.specs.stepped import SteppedTrio
 from remuda.specs.watch import Watch
 from remuda.specs.worlds import STARTS, Fault, RealWorld, SimWorld, Start, World
+from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import (
     CallTimeout,
     CircuitOpen,
@@ -571,7 +572,7 @@ class PoolRules(RuleBasedStateMachine):
             if kind is not None:
                 told[kind] += 1
         for kind, count in told.items():
-            counted = sum(ended[verdict] for verdict in _VERDICTS[kind])
+            counted = ended[_VERDICTS[kind]]
             if counted < count:
                 yield f"accounts_agree: {count} callers were told {kind!r}, and the pool has counted {counted}"
 
@@ -761,12 +762,12 @@ class PoolRules(RuleBasedStateMachine):
 
 
 _VERDICTS = {
-    "timed out": ("timed_out",),
-    "unknown": ("unknown",),
-    "violation": ("violation",),
-    "full": ("full",),
-    "circuit open": ("circuit_open",),
-    "pool failed": ("pool_failed",),
+    "timed out": Verdict.TIMED_OUT,
+    "unknown": Verdict.UNKNOWN,
+    "violation": Verdict.VIOLATION,
+    "full": Verdict.FULL,
+    "circuit open": Verdict.CIRCUIT_OPEN,
+    "pool failed": Verdict.POOL_FAILED,
 }
 """What callers are told, and how the pool counts it."""
 

@@ -224,6 +224,11 @@ class SimWorker:
         self._check_open()
         return self._inbound.read(READ_BYTES)
 
+    def is_quiet(self) -> bool:
+        """Whether `read` would have nothing to bring, not even the end of file."""
+        self._check_open()
+        return not self._inbound.readable
+
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits, and say how much; BrokenPipeError when nobody will ever read it."""
         self._check_open()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import trio
 
 from remuda.bridge.adapters import command
+from remuda.runtime.opening import open_pool
 from remuda.specs.behaviour import Behaviour
 from remuda.statemachines.errors import ConfigError, IllegalTransition, PoolClosed, UnknownCommand
 
@@ -80,6 +82,21 @@ async def test_many_at_once(simulation: Any, autojump_clock: Any) -> None:
                 nursery.start_soon(caller, number)
         assert pool.snapshot().ended == {"answered": 500}
         assert launcher.witness.repeated() == {} and launcher.witness.begun.total() == 500
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector() -> None:
+    """In a large application its search takes long; calls shall not be what brings it about."""
+    async with open_pool(min_workers=1, max_workers=1) as pool:
+        await pool.run_sync(len, "warm")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(300):  # the timers keep some dozens of those that have ended
+                await pool.run_sync(len, "a call")
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 100
 
 
 async def test_a_call_is_a_checkpoint(simulation: Any, autojump_clock: Any) -> None:

@@ -159,6 +159,7 @@ async def test_a_failure_is_an_answer(
 
 async def test_nothing_to_read_is_not_the_end(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
+        assert talk.worker.is_quiet()
         assert talk.worker.read() is None
         assert talk.worker.read_stderr() == []
 
@@ -324,11 +325,13 @@ async def test_what_it_wrote_can_be_read_after_its_death(launcher: Launcher) -> 
     async with talking(launcher) as talk:
         await talk.send(talk.numbered("say", ["last words"]))
         await talk.worker.readable()
+        assert not talk.worker.is_quiet()
         await talk.send(messages.Shutdown())
         assert await talk.worker.wait() == 0
         assert isinstance(await talk.receive(), messages.Result)
         assert await talk.receive() is None
         assert talk.worker.read() == b"", "and again"
+        assert not talk.worker.is_quiet(), "the end is news, too"
         assert talk.worker.read_stderr() == ["last words"]
         assert talk.worker.read_stderr() is None
 
@@ -372,6 +375,8 @@ async def test_a_closed_one_refuses_to_be_used(launcher: Launcher) -> None:
         worker.close()
         with pytest.raises(trio.ClosedResourceError):
             worker.read()
+        with pytest.raises(trio.ClosedResourceError):
+            worker.is_quiet()
         with pytest.raises(trio.ClosedResourceError):
             worker.write(b"x")
         for wait in (worker.readable, worker.writable, worker.stderr_readable):
