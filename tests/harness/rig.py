@@ -299,8 +299,9 @@ class Rig:
                 await self._until(lambda: self._whole or self._victim is not victim)
 
     async def _until_buried(self) -> None:
-        """Wait until nothing is kept of those that have ended: they are searched for children, in a thread."""
-        while len(self.pool._links) > len(self.tap.workers):
+        """Wait until nothing is kept of those that have ended: threads look for their children, and empty their folders."""
+        folders = self.pool.folders
+        while len(self.pool._links) > len(self.tap.workers) or (folders is not None and folders._jobs):
             await trio.lowlevel.checkpoint()  # nobody says so
 
     async def _retire(self, victim: Tapped) -> None:

@@ -147,7 +147,8 @@ async def test_a_worker_that_came_with_more_than_it_may_have(tmp_path: Path, mon
             pass
     least = int(str(caught.value).partition("Ask for ")[2].split()[0])
     assert LEAST_MEMORY < least < LEAST_MEMORY + 60 * MIB + ROOM
-    async with open_pool(max_workers=1, limits=Limits(memory=least + MIB)) as pool:
+    # A worker is not always as large to the last MiB.
+    async with open_pool(max_workers=1, limits=Limits(memory=least + 8 * MIB)) as pool:
         assert await pool.run_sync(abs, -1) == 1
 
 
