@@ -38,7 +38,7 @@ from remuda.statemachines.worker import WorkerState
 __all__ = ["Disagreement", "NaivePool"]
 
 W = WorkerState
-_USABLE = (W.READY, W.BUSY, W.CHECKING)
+_USABLE = (W.READY, W.BUSY, W.CHECKING, W.INTERRUPTING)
 _AFTER = {
     str(SlotTrigger.RESTART): SlotState.STARTING,
     str(SlotTrigger.BACK_OFF): SlotState.BACKOFF,
@@ -73,6 +73,9 @@ class NaivePool(Expectations):
                     wanted = worker in self.checks and number == self.workers[worker].checks
                     want(wanted, "checks", f"{worker} was sent check {number} at {self.now}")
                     self.checks.discard(worker)
+                case fx.Interrupt(worker, call):
+                    due = self.interrupts.pop(worker, None)
+                    want(due is call, "interrupts", f"{worker} was told to stop {call}, and not {due}")
                 case fx.Stop(worker, rung):
                     self._is_stopped(worker, rung)
                 case fx.Answer(call, Verdict.GRANTED):
@@ -187,7 +190,9 @@ class NaivePool(Expectations):
             want(verdict is due, "verdict", f"{call} got {verdict}, and not {due}")
         on_worker, tried = known.where == "worker", known.where == "worker" or known.begun > 0
         if verdict is Verdict.TIMED_OUT:
-            cause = "on a worker" if on_worker else "between attempts" if known.begun else "waiting for a worker"
+            told = known.worker is not None and known.worker.interrupted is known
+            where = "interrupted" if told else "on a worker"
+            cause = where if on_worker else "between attempts" if known.begun else "waiting for a worker"
             want(answer.cause == cause, "cause", f"{call} timed out {answer.cause!r}, and not {cause!r}")
         if verdict is Verdict.ANSWERED:
             theirs = isinstance(self.event, ev.Replied) and answer.reply is self.event.reply
@@ -280,6 +285,7 @@ class NaivePool(Expectations):
         want(not self.answers, "verdict", f"not told: {self.answers}")
         want(not self.back, "requeues", f"not put back: {self.back}")
         want(not self.checks, "checks", f"not checked at {self.now}: {self.checks}")
+        want(not self.interrupts, "interrupts", f"not told to stop at {self.now}: {self.interrupts}")
         want(not self.stops or self.lenient, "stops", f"not stopped at {self.now}: {self.stops}")
         want(not self.exits, "slots", f"what has become of {self.exits}?")
         want(not self.breaker_steps, "breaker", f"for no reason: {self.breaker_steps}")
@@ -312,6 +318,8 @@ class NaivePool(Expectations):
             same = it.call is (worker.call and worker.call.call)
             same &= it.occupant is (worker.occupant and worker.occupant.call)
             want(same, "worker", f"{it} has {it.call} and {it.occupant}")
+            told = worker.interrupted and worker.interrupted.call
+            want(it.interrupted is told, "worker", f"{it} was told to stop {it.interrupted}, and not {told}")
         for worker in self._alive():
             self.slots[worker.worker.slot].state = {
                 W.INITIALIZING: SlotState.STARTING,

@@ -21,6 +21,8 @@ from remuda.statemachines.worker import WorkerState
 __all__ = ["CLOSING", "Expectations"]
 
 W = WorkerState
+_HELD = (W.BUSY, W.INTERRUPTING, W.DRAINING)
+"""States in which a worker is still of use to who has checked it out."""
 CLOSING = (PoolState.DRAINING, PoolState.CLOSED)
 
 
@@ -53,6 +55,7 @@ class Expectations:
         self.stops: dict[Worker, Rung] = {}
         self.back: set[Call] = set()
         self.checks: set[Worker] = set()
+        self.interrupts: dict[Worker, Call] = {}
         self.exits: dict[Slot, set[str]] = {}
         self.sent: Call | None = None
         self.breaker_steps: list[str] = []
@@ -70,6 +73,7 @@ class Expectations:
         """
         self.event, self.now = event, now
         self.answers, self.stops, self.back, self.checks, self.exits = {}, {}, set(), set(), {}
+        self.interrupts = {}
         self.sent, self.breaker_steps, self.pool_steps, self.fresh = None, [], [], []
         self.had_idle, self.boot_failed, self.lenient = bool(self.idle), False, False
         handle: Callable[..., bool | None] = getattr(self, f"_{type(event).__name__.lower()}")
@@ -81,16 +85,14 @@ class Expectations:
     def _submit(self, event: ev.Submit) -> bool:
         call = event.call
         lease = None if call.lease is None else self.calls.get(call.lease)
-        holds = lease is not None and lease.where == "lease" and lease.worker is not None
-        if holds and lease is not None and lease.worker is not None and lease.worker.call is not None:
+        held = lease.worker if lease is not None and lease.where == "lease" else None
+        if held is not None and (held.call is not None or (held.interrupted is not None and call.deadline > self.now)):
             return True
         self.calls[call] = KnownCall(call)
         refusing = {PoolState.FAILED: Verdict.POOL_FAILED, **dict.fromkeys(CLOSING, Verdict.CLOSED)}
         if call.lease is None and self.pool in refusing:
             self.answers[call] = refusing[self.pool]
-        elif call.lease is not None and (
-            lease is None or not holds or lease.worker is None or lease.worker.state not in (W.BUSY, W.DRAINING)
-        ):
+        elif call.lease is not None and (held is None or held.state not in _HELD):
             self.answers[call] = Verdict.DIED
         elif call.deadline <= self.now and not (call.is_lease and self._has_one_to_spare()):
             self.answers[call] = Verdict.TIMED_OUT
@@ -121,10 +123,18 @@ class Expectations:
         self._must_end(known, Verdict.TIMED_OUT if late else Verdict.CANCELLED)
 
     def _must_end(self, known: KnownCall, verdict: Verdict) -> None:
-        """Its caller or the clock ends it; the worker that has it goes, and so does the checkout it is on."""
+        """Its caller or the clock ends it.
+
+        The worker that has it goes, and so does the checkout it is on; or it is told to stop.
+        """
         self.answers[known.call] = verdict
         worker = known.worker
-        if worker is not None:
+        if worker is not None and known.call.interrupt and worker.state is W.BUSY:
+            self._turns(worker, W.INTERRUPTING)
+            worker.interrupted, worker.stops_until = known, self.now + self.policy.interrupt_grace
+            worker.on_purpose = True
+            self.interrupts[worker.worker] = known.call
+        elif worker is not None:
             if worker.occupant is not None and worker.occupant is not known:
                 self.answers[worker.occupant.call] = Verdict.DIED
             self._condemned(worker, on_purpose=True)
@@ -146,7 +156,7 @@ class Expectations:
             self.idle.append(worker)
 
     def _retired(self, worker: KnownWorker) -> None:
-        if worker.state in (W.BUSY, W.CHECKING):
+        if worker.state in (W.BUSY, W.CHECKING, W.INTERRUPTING):
             worker.on_purpose = True
             since = worker.since
             self._turns(worker, W.DRAINING)
@@ -168,7 +178,7 @@ class Expectations:
             return True
         worker = known.worker
         self.answers[event.lease] = Verdict.RETURNED
-        if worker.state in (W.BUSY, W.DRAINING):
+        if worker.state in (W.BUSY, W.DRAINING) and worker.interrupted is None:
             if worker.call is None:
                 self._released(worker, unfit=False)
             else:
@@ -204,6 +214,9 @@ class Expectations:
         worker = self.workers[event.worker]
         known = worker.call
         if known is None or known.call.id != event.call_id:
+            stops = worker.interrupted is not None and worker.interrupted.call.id == event.call_id
+            if stops and worker.state in (W.INTERRUPTING, W.DRAINING):
+                self._has_stopped(worker, unfit=event.unfit)
             return
         self.answers[known.call] = Verdict.ANSWERED
         worker.served += 1
@@ -214,6 +227,18 @@ class Expectations:
         if not on_lease:
             self._released(worker, unfit=event.unfit)
         elif event.unfit:
+            self._retired(worker)
+
+    def _has_stopped(self, worker: KnownWorker, *, unfit: bool) -> None:
+        """It has answered in time to the call that it was told to stop, which is over for its caller."""
+        worker.interrupted, worker.active = None, self.now
+        worker.served += 1
+        if worker.state is W.INTERRUPTING:
+            worker.on_purpose = False
+            self._turns(worker, W.READY if worker.occupant is None else W.BUSY)
+        elif worker.occupant is None:
+            self._stopped(worker, Rung.ASK, on_purpose=True)
+        if unfit:
             self._retired(worker)
 
     def _healthchecked(self, event: ev.HealthChecked) -> None:
@@ -352,6 +377,10 @@ class Expectations:
                 worker.checks += 1
                 worker.check_is_out = True
                 self.checks.add(worker.worker)
+            case W.INTERRUPTING | W.DRAINING if worker.interrupted is not None:
+                self._condemned(worker, on_purpose=True)
+                if worker.occupant is not None:
+                    self.answers[worker.occupant.call] = Verdict.DIED
             case W.TERMINATING:
                 if worker.worker not in self.stops:  # else it was sentenced this moment
                     self.stops[worker.worker] = Rung.TERM if worker.rung is Rung.ASK else Rung.KILL
@@ -383,6 +412,8 @@ class Expectations:
                 return min(worker.active + health.interval, self._lingers_until(worker))
             case W.CHECKING:
                 return worker.since + health.timeout
+            case W.INTERRUPTING | W.DRAINING if worker.interrupted is not None:
+                return worker.stops_until
             case W.DRAINING if worker.check_is_out:
                 return worker.since + health.timeout
             case W.DEGRADED:

@@ -196,6 +196,8 @@ class KnownWorker:
         self.since = self.active = now  # in this state; last seen to do something
         self.occupant: KnownCall | None = None
         self.call: KnownCall | None = None
+        self.interrupted: KnownCall | None = None  # it was told to stop this
+        self.stops_until = math.inf
         self.checks = self.failures = self.served = 0
         self.check_is_out = self.up = self.on_purpose = self.violation = False
         self.boots_until = math.inf

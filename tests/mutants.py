@@ -49,6 +49,7 @@ ON_THE_WAYS = ("core", "crew", "breaker", "lifecycle", "waiters", "sessions")
 JUDGES = (
     "tests/statemachines",
     "tests/specs/core_paths.py",
+    "tests/specs/core_paths_of_interrupts.py",
     "tests/specs/core_paths_of_workers.py",
     "tests/specs/core_rules.py",
     "tests/specs/core_words.txt",

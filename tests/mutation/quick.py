@@ -46,7 +46,7 @@ class Ways:
         package = types.ModuleType("judges")
         package.__path__ = [str(Path("tests/specs").resolve())]
         sys.modules["judges"] = package
-        self.paths = importlib.import_module("judges.core_paths_of_workers")
+        self.paths = importlib.import_module("judges.core_paths_of_interrupts")
         self.said = importlib.import_module("judges.core_rules").CoreRules.said
         self.words = {name: self.go(name) for name in self.paths.PATHS}
         set_mutant_under_test("stats")

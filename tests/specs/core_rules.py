@@ -88,6 +88,7 @@ class CoreRules(RuleBasedStateMachine):
             max_waiting=max_waiting,
             init_timeout=12.0,
             shutdown_timeout=5.0,
+            interrupt_grace=2.5,
             session_ttl=7.0,
             health=Health(interval=interval, timeout=4.0, failures=limit, recheck=3.0),
             breaker=Breaker(failures=breaker[0], probes=breaker[1], open_for=9.0),
@@ -187,6 +188,13 @@ class CoreRules(RuleBasedStateMachine):
         self.call(seconds, session=session, idempotent=True)
 
     @precondition(lambda self: self.takes_calls())
+    @rule(seconds=DEADLINES, session=SESSIONS, idempotent=st.booleans())
+    def make_a_call_that_may_be_interrupted(
+        self, seconds: float, session: str | None = None, idempotent: bool = False
+    ) -> None:
+        self.call(seconds, session=session, idempotent=idempotent, interrupt=True)
+
+    @precondition(lambda self: self.takes_calls())
     @rule(many=st.integers(2, 4))
     def many_make_a_call(self, many: int) -> None:
         for _ in range(many):
@@ -198,10 +206,10 @@ class CoreRules(RuleBasedStateMachine):
         self.call(seconds, is_lease=True, session=session)
 
     @precondition(lambda self: self.open_calls("lease"))
-    @rule(which=WHICH, seconds=DEADLINES, idempotent=st.booleans())
-    def make_a_call_on_a_checkout(self, which: int, seconds: float, idempotent: bool) -> None:
+    @rule(which=WHICH, seconds=DEADLINES, idempotent=st.booleans(), interrupt=st.booleans())
+    def make_a_call_on_a_checkout(self, which: int, seconds: float, idempotent: bool, interrupt: bool = False) -> None:
         leases = self.open_calls("lease")
-        self.call(seconds, lease=leases[which % len(leases)], idempotent=idempotent)
+        self.call(seconds, lease=leases[which % len(leases)], idempotent=idempotent, interrupt=interrupt)
 
     @precondition(lambda self: any(call.is_lease and call not in self.open_calls() for call in self.calls))
     @rule(which=WHICH)
@@ -257,6 +265,21 @@ class CoreRules(RuleBasedStateMachine):
         worker, call = pairs[which % len(pairs)]
         self.feed(ev.Replied(worker, call.id, "a reply", **what))
 
+    def stopping(self) -> list[tuple[Worker, Call]]:
+        """Workers that were told to stop a call, and may still answer to it."""
+        known = (self.naive.workers[it] for it in self.alive(WorkerState.INTERRUPTING, WorkerState.DRAINING))
+        return [(it.worker, it.interrupted.call) for it in known if it.interrupted is not None]
+
+    @precondition(lambda self: self.stopping())
+    @rule(which=WHICH, ok=st.booleans())
+    def stop_the_call(self, which: int, ok: bool = False) -> None:
+        self.stops_the_call(which, ok=ok)
+
+    def stops_the_call(self, which: int, **what: bool) -> None:
+        pairs = self.stopping()
+        worker, call = pairs[which % len(pairs)]
+        self.feed(ev.Replied(worker, call.id, "a reply", **what))
+
     @precondition(lambda self: self.alive(WorkerState.CHECKING, WorkerState.DRAINING))
     @rule(which=WHICH)
     def be_well(self, which: int) -> None:
@@ -309,6 +332,12 @@ class CoreRules(RuleBasedStateMachine):
     def answer_that_it_is_unfit(self, which: int) -> None:
         self.faults -= 1
         self.answers(which, ok=False, unfit=True)
+
+    @precondition(lambda self: self.faults and self.stopping())
+    @rule(which=WHICH)
+    def stop_the_call_and_be_unfit(self, which: int) -> None:
+        self.faults -= 1
+        self.stops_the_call(which, ok=False, unfit=True)
 
     @precondition(lambda self: self.faults and self.alive(WorkerState.CHECKING, WorkerState.DRAINING))
     @rule(which=WHICH)
@@ -494,6 +523,8 @@ class CoreRules(RuleBasedStateMachine):
                 self.exits(worker, it.call is not None, 0.5)
             elif it.call is not None:
                 self.feed(ev.Replied(worker, it.call.call.id, "a reply"))
+            elif it.interrupted is not None:
+                self.feed(ev.Replied(worker, it.interrupted.call.id, "a reply", ok=False))
             elif it.check_is_out:
                 self.feed(ev.HealthChecked(worker, it.checks, True))
             elif it.occupant is not None:

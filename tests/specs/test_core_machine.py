@@ -32,7 +32,7 @@ from remuda.statemachines.subjects import Call, SlotKind, Worker
 from remuda.statemachines.timers import Timers
 from remuda.statemachines.waiters import Waiters
 
-from .core_paths_of_workers import PATHS, tell
+from .core_paths_of_interrupts import PATHS, tell
 from .core_rules import LIFECYCLES, CoreRules
 
 WORDS = Path(__file__).with_name("core_words.txt")
@@ -67,19 +67,15 @@ def test_a_way_that_chance_seldom_takes(name: str) -> None:
 
 # ── What is never done ──────────────────────────────────────────────────────────────────────────
 
-_NOT_YET = "there are no soft timeouts yet"
 _BY_HAND = "nothing in the pool forces its breaker or resets it"
 _ASKS_FIRST = "the core looks at the state first, and says nothing that changes nothing"
 _RETIRES = "a pool that closes lets workers finish, and kills by `fail` those who do not; only a boot is terminated"
 
 NEVER: dict[tuple[str, str, str], str] = {
     # What is declared, and no core ever does: why.
-    **{("Worker", state, "terminate"): _RETIRES for state in ("ready", "checking", "busy", "degraded", "draining")},
-    ("Worker", "busy", "interrupt"): _NOT_YET,
-    ("Worker", "draining", "interrupted"): _NOT_YET,
     **{
-        ("Worker", "interrupting", trigger): _NOT_YET
-        for trigger in ("interrupted", "retire", "fail", "terminate", "exited")
+        ("Worker", state, "terminate"): _RETIRES
+        for state in ("ready", "checking", "busy", "interrupting", "degraded", "draining")
     },
     **{
         ("Worker", "terminating", str(trigger)): _ASKS_FIRST
