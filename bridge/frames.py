@@ -48,22 +48,18 @@ class Decoder:
 
     Attributes:
         limit: may be changed between frames; it holds for the next one.
+        pending: how many bytes of an incomplete frame are held. Only to be read.
     """
 
-    __slots__ = ("_chunks", "_crumbs", "_held", "_wanted", "limit")
+    __slots__ = ("_chunks", "_crumbs", "_wanted", "limit", "pending")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._chunks: list[bytes] = []  # of a frame that is not complete; joined once, when it is
         # Small pieces that come behind them: kept one by one, each would cost many times its size.
         self._crumbs = bytearray()
-        self._held = 0  # bytes in both
+        self.pending = 0  # bytes in both
         self._wanted = _HEADER  # bytes of that frame, header included; the header's, until it is known
-
-    @property
-    def pending(self) -> int:
-        """How many bytes of an incomplete frame are held."""
-        return self._held
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add what has arrived.
@@ -76,12 +72,12 @@ class Decoder:
                 What came before that frame is returned first, however the stream was cut; it is then
                 pending, and raised when this is called again, with b"" as well.
         """
-        if not self._held and len(data) >= _HEADER:
+        if not self.pending and len(data) >= _HEADER:
             size = int.from_bytes(data[:_HEADER], "big")
             if len(data) == _HEADER + size and size <= self.limit:  # one whole frame, as nearly always
                 return [data[_HEADER:]]
-        elif self._held + len(data) < self._wanted:  # one more piece of a long one
-            self._held += len(data)
+        elif self.pending + len(data) < self._wanted:  # one more piece of a long one
+            self.pending += len(data)
             if len(data) < _SMALL:
                 self._crumbs += data
             else:
@@ -114,5 +110,5 @@ class Decoder:
             bodies.append(data[start + _HEADER : start + _HEADER + size])
             start += _HEADER + size
         self._chunks = [data[start:]] if start < end else []
-        self._held = end - start
+        self.pending = end - start
         return bodies

@@ -35,6 +35,8 @@ __all__ = ["LocalWorker", "look_again", "look_later", "open_pidfd", "wait_unreap
 _READ = 1 << 16
 _HEAR = 1 << 12  # bytes of stderr at a time: thousands of lines, if most of them are empty
 
+_CLOSED = "this worker's descriptors have been closed"
+
 _waiting_threads = trio.CapacityLimiter(math.inf)
 """Where there are no pidfds, a thread waits for each worker: more of them than trio's own limit is."""
 
@@ -76,7 +78,8 @@ class LocalWorker(ABC):
 
     def read(self) -> bytes | None:
         """What has arrived; b"" at the end of file, None when there is nothing now."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         try:
             return os.read(self._read_fd, _READ)
         except BlockingIOError:
@@ -84,12 +87,14 @@ class LocalWorker(ABC):
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read now, not even the end of file."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         return not self._news.poll(0)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits now, and say how much; raises BrokenPipeError."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         try:
             return os.write(self._write_fd, data)
         except BlockingIOError:
@@ -97,19 +102,23 @@ class LocalWorker(ABC):
 
     async def readable(self) -> None:
         """Wait until there is something to read. `wake` ends it early."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         try:
             await trio.lowlevel.wait_readable(self._read_fd)
         except trio.ClosedResourceError:
-            self._check_open()
+            if self._closed:
+                raise trio.ClosedResourceError(_CLOSED) from None
 
     async def writable(self) -> None:
         """Wait until there is room to write. `wake` ends it early."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         try:
             await trio.lowlevel.wait_writable(self._write_fd)
         except trio.ClosedResourceError:
-            self._check_open()
+            if self._closed:
+                raise trio.ClosedResourceError(_CLOSED) from None
 
     def wake(self) -> None:
         """Let whoever waits in `readable` or `writable` return at once."""
@@ -201,7 +210,8 @@ class LocalWorker(ABC):
 
     async def stderr_readable(self) -> None:
         """Wait until it has written something to stderr, or has closed it."""
-        self._check_open()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
         await trio.lowlevel.wait_readable(self._stderr_fd)
 
     def read_stderr(self) -> list[str] | None:
@@ -268,10 +278,6 @@ class LocalWorker(ABC):
         """The descriptors that a task may wait for."""
         fds = [self._read_fd, self._write_fd, self._stderr_fd]
         return fds if self._pidfd is None else [*fds, self._pidfd]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this worker's descriptors have been closed")
 
 
 def open_pidfd(pid: int) -> int | None:

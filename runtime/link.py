@@ -215,7 +215,7 @@ class Link:
             pool.last_death = death
         self.over = True
         self._expected.clear()
-        ticket = None if call is None else _ticket(call)
+        ticket: Ticket | None = None if call is None else call.request
         pool.feed(ev.Exited(worker, cause, began=began, draw=dice.draw()))
         if ticket is not None and ticket.answer is None and ticket.link is self:
             ticket.taken_back()
@@ -296,7 +296,8 @@ class Link:
 
     def interrupt(self, call: Call) -> None:
         """Have the worker say where it is, and stop this call."""
-        ticket, process = _ticket(call), self.process
+        ticket: Ticket = call.request
+        process = self.process
         assert process is not None
         ticket.dumped, self.stopping = trio.Event(), trio.Event()
         process.ask_for_stack()
@@ -341,11 +342,12 @@ class Link:
 
     def send_call(self, call: Call) -> None:
         """Send a call, after the journal entries that this worker lacks."""
-        ticket, process = _ticket(call), self.process
+        ticket: Ticket = call.request
+        process = self.process
         assert process is not None
         self._before = process.evidence().started
         if self._is_quiet():
-            replay = self._replay()
+            replay = b"" if self._journal_version == self._pool.journal.version else self._replay()
             self._sent = call.id, ticket.command
             self._expected.append((call.id, call))
             self._write(replay + ticket.frame if replay else ticket.frame)
@@ -378,8 +380,6 @@ class Link:
     def _replay(self) -> bytes:
         """The journal entries that this worker lacks, as frames; their answers are expected."""
         pool = self._pool
-        if self._journal_version == pool.journal.version:
-            return b""
         self._journal_version = pool.journal.version
         frames = []
         for entry in pool.journal.missing(self.applied):
@@ -498,15 +498,14 @@ class Link:
 
     def _must_be_asked_for(self, message: ToParent, place: int) -> None:
         """Raise ProtocolError if a message does not answer the question at this place."""
-        is_greeting = isinstance(message, _GREETINGS)
-        if is_greeting is not (self._greeting is None) or (is_greeting and place):
-            raise ProtocolError(f"it sent {type(message).__name__} out of turn")
-        if isinstance(message, _GREETINGS):
+        if isinstance(message, _GREETINGS) or self._greeting is None:
+            if self._greeting is not None or place or not isinstance(message, _GREETINGS):
+                raise ProtocolError(f"it sent {type(message).__name__} out of turn")
             if isinstance(message, Hello):
                 _check_greeting(message)
             return
         number, item = self._expected[place] if place < len(self._expected) else (0, None)
-        is_check = isinstance(message, Pong)
+        is_check = type(message) is Pong
         if number != message.id or is_check is not (item is None):
             what = "health check" if is_check else "call"
             raise ProtocolError(f"it answered {what} {message.id}, which it does not have")
@@ -525,7 +524,7 @@ class Link:
     def _take_reply(self, reply: Result | Failure) -> None:
         _, item = self._expected.popleft()
         if isinstance(item, Call):
-            ticket = _ticket(item)
+            ticket: Ticket = item.request
             ok = type(reply) is Result
             if ok and ticket.info is not None and (ticket.info.journal or ticket.info.forgets):
                 self._note_in_journal(ticket)
@@ -607,9 +606,3 @@ def _check_greeting(hello: Hello) -> None:
     for info in hello.commands:
         if not (info.name and info.name.isprintable()):
             raise ProtocolError(f"it has a command called {info.name!r}")
-
-
-def _ticket(call: Call) -> Ticket:
-    ticket = call.request
-    assert isinstance(ticket, Ticket)
-    return ticket

@@ -76,6 +76,8 @@ class Pool:
         self.config = config
         self.launcher = launcher
         self.label = f"pool {config.name!r}"
+        self.now = trio.lowlevel.current_clock().current_time
+        """Monotonic seconds; what `trio.current_time` says."""
         self.journal = Journal()
         self.last_death: WorkerDeath | None = None
         self.boot_error: RemoteFailure | None = None
@@ -263,7 +265,7 @@ class Pool:
                     pid=None if link is None else link.pid,
                     calls_served=worker.served,
                     failures=worker.failures,
-                    command=None if call is None else _ticket(call).command,
+                    command=None if call is None else call.request.command,
                     seconds_in_state=now - worker.since,
                     rss=usage.rss,
                     cpu=usage.cpu,
@@ -528,7 +530,7 @@ class Pool:
             self._nap.deadline = self._wakes_at = due
 
     def _handle(self, event: ev.Event) -> None:
-        now = trio.current_time()
+        now = self.now()
         effects = self._core.handle(event, now)
         for watcher in self._watchers:
             self._show(watcher, event, effects, now)
@@ -563,7 +565,7 @@ class Pool:
             link.abandon()
 
     def _answer(self, effect: fx.Answer) -> None:
-        ticket = _ticket(effect.call)
+        ticket: Ticket = effect.call.request
         if effect.verdict is not fx.Verdict.GRANTED:
             self._ended[effect.verdict] += 1
         ticket.answered(effect)
@@ -600,9 +602,6 @@ class Pool:
         self.emit(PoolChanged(self.config.name, before.value, self._state.value, reason, self.now()))
 
     # ── For the links ───────────────────────────────────────────────────────────────────────────
-
-    def now(self) -> float:
-        return trio.current_time()
 
     def next_id(self) -> int:
         """A number for a call, never used before in this pool."""
@@ -784,7 +783,7 @@ class Pool:
             except BaseException:  # also trio.Cancelled: then all this has been done already
                 self._halt()
                 for call in list(self._core.calls.values()):
-                    _ticket(call).answered(fx.Answer(call, fx.Verdict.CLOSED))
+                    call.request.answered(fx.Answer(call, fx.Verdict.CLOSED))
                 raise
             finally:
                 self._background.discard(scope)
@@ -960,12 +959,6 @@ def _on_timeout_of(info: CommandInfo, asked: OnTimeout | None) -> OnTimeout | No
             )
         return "kill"
     return info.on_timeout if asked is None else asked  # type: ignore[return-value]  # checked by the declaration
-
-
-def _ticket(call: Call) -> Ticket:
-    ticket = call.request
-    assert isinstance(ticket, Ticket)
-    return ticket
 
 
 def _identity(subject: Subject[Any]) -> tuple[str, str]:

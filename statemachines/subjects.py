@@ -62,7 +62,7 @@ class Call(Subject[CallState]):
         idempotent: bool = False,
         interrupt: bool = False,
         is_lease: bool = False,
-        request: object = None,
+        request: Any = None,
         history: int = 16,
     ) -> None:
         super().__init__(CALL, now=now, history=history)
