@@ -177,7 +177,7 @@ class Link:
         pool, worker = self._pool, self.worker
         self._write(pool.boot_frame)
         while self._greeting is None and not self.over:
-            await self._turn()
+            await self.turn()
         greeting = self._greeting
         if type(greeting) is BootFailed:
             cause = shown(f"its {greeting.stage} failed: {greeting.error.type_name}: {greeting.error.message}")
@@ -189,7 +189,7 @@ class Link:
             self._next_of_the_journal()
             self._write(replay)
             while (self._expected or self._outbox) and not self.over:
-                await self._turn()
+                await self.turn()
             if not self.over:
                 seconds = pool.now() - self._started
                 pool.emit(
@@ -317,7 +317,7 @@ class Link:
                 process.interrupt(call.id)
                 with trio.move_on_after(pause):
                     while worker.interrupted is call and not self.over:
-                        await self._turn()
+                        await self.turn()
                 pause *= 2
         finally:
             stopped.set()
@@ -407,25 +407,8 @@ class Link:
 
     # ── Receiving ───────────────────────────────────────────────────────────────────────────────
 
-    async def serve(self, ticket: Ticket) -> None:
-        """Wait for the channel once, on behalf of the caller of `ticket`, and read it."""
-        ticket.reading = True
-        try:
-            await self._turn()
-        finally:
-            ticket.reading = False
-
-    async def serve_checks(self) -> None:
-        """Read the answers to health checks, also late ones, until the worker is well or goes."""
-        self.checking = True
-        try:
-            while self.worker.state in _UNDER_CHECK and not self.over:
-                await self._turn()
-        finally:
-            self.checking = False
-
-    async def _turn(self) -> None:
-        """Wait until the channel can be written to, if something is left to write, else read."""
+    async def turn(self) -> None:
+        """Wait for the channel once: until it can be written to, if something is left to write, else to read it."""
         process = self.process
         assert process is not None
         if self._waited_for:
@@ -451,6 +434,15 @@ class Link:
                 self._flush()
         else:
             self.read()
+
+    async def serve_checks(self) -> None:
+        """Read the answers to health checks, also late ones, until the worker is well or goes."""
+        self.checking = True
+        try:
+            while self.worker.state in _UNDER_CHECK and not self.over:
+                await self.turn()
+        finally:
+            self.checking = False
 
     @property
     def is_under_way(self) -> bool:

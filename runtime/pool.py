@@ -197,8 +197,7 @@ class Pool:
                 f"{self.label} runs the commands of its adapter; for plain functions open a pool without one"
             )
         command, payload = functions.request(sync_fn, args)
-        ticket = self._ticket(command, payload, None)
-        value = await self._run(ticket, timeout, session, idempotent, on_timeout, None)
+        value = await self._run(command, payload, None, timeout, session, idempotent, on_timeout, None)
         return functions.loads(value, command)  # type: ignore[no-any-return]
 
     def session(self, name: str) -> Session:
@@ -223,8 +222,7 @@ class Pool:
         """
         timeout = self.config.checkout_timeout if timeout is None else timeout
         ticket = Ticket("checkout", self.now())
-        lease_call = self._make_call(ticket, timeout, session, False, "kill", None)
-        lease_call.is_lease = True
+        lease_call = self._make_call(self.next_id(), ticket, timeout, session, False, "kill", None, is_lease=True)
         try:
             await self._wait(ticket)
         except BaseException:
@@ -368,14 +366,35 @@ class Pool:
             timeout = info.timeout if timeout is None else timeout
             idempotent = info.idempotent if idempotent is None else idempotent
             on_timeout = _on_timeout_of(info, on_timeout)
-        ticket = self._ticket(name, payload, info)
-        return await self._run(ticket, timeout, session, bool(idempotent), on_timeout, lease)
+        return await self._run(name, payload, info, timeout, session, bool(idempotent), on_timeout, lease)
 
-    def _ticket(self, command: str, args: Any, info: CommandInfo | None) -> Ticket:
-        """Everything about a call that does not depend on who runs it; fails at the edge."""
+    async def _run(
+        self,
+        command: str,
+        args: Any,
+        info: CommandInfo | None,
+        timeout: float | None,
+        session: str | None,
+        idempotent: bool,
+        on_timeout: OnTimeout | None,
+        lease: Call | None,
+    ) -> Any:
         number = self.next_id()
+        frame = self._frame(number, command, args)
+        kept = args if info is not None and (info.journal or info.forgets) else None
+        ticket = Ticket(command, self.now(), frame, kept, info)
+        call = self._make_call(number, ticket, timeout, session, idempotent, on_timeout, lease)
+        if lease is not None and lease.worker is not None and lease.worker.interrupted is not None:
+            await self._until_it_has_stopped(lease.worker, call.deadline)
+        await self._wait(ticket)
+        value = value_of(self, ticket)
+        call.request = None  # they hold each other, and should not have to wait for the garbage collector
+        return value
+
+    def _frame(self, number: int, command: str, args: Any) -> bytes:
+        """What is sent, whoever runs it; fails at the edge."""
         try:
-            frame = self.pack(messages.Call(number, command, args))
+            return pack(messages.encode(messages.Call(number, command, args)), self.config.max_frame_bytes)
         except FrameTooLarge as error:
             raise FrameTooLarge(
                 f"the arguments of {command!r} are too large: {error.message}. "
@@ -386,56 +405,43 @@ class Pool:
                 f"the arguments of {command!r} cannot be sent: {error.message}. "
                 "Pass plain data: numbers, text, bytes, lists, dicts"
             ) from error.__cause__
-        keeps = info is not None and (info.journal or info.forgets)
-        ticket = Ticket(command, self.now(), frame, args if keeps else None, info)
-        ticket.call = Call(number, now=ticket.made, request=ticket, history=self.config.history)
-        return ticket
 
     def _make_call(
         self,
+        number: int,
         ticket: Ticket,
         timeout: float | None,
         session: str | None,
         idempotent: bool,
         on_timeout: OnTimeout | None,
         lease: Call | None,
+        *,
+        is_lease: bool = False,
     ) -> Call:
+        config = self.config
         if timeout is None:
-            timeout = self.config.call_timeout
+            timeout = config.call_timeout
         else:
             check_seconds("call", "timeout", timeout, zero=True, endless=True)
         if session is not None and not (isinstance(session, str) and session):
             raise ConfigError(f"call.session is {session!r}; it must be a text that is not empty")
-        if on_timeout is not None:
+        if on_timeout is None:
+            on_timeout = config.on_timeout
+        else:
             check_on_timeout("call", on_timeout)
-        deadline = min(ticket.made + timeout, trio.current_effective_deadline())
-        call = getattr(ticket, "call", None)
-        if call is None:
-            call = Call(self.next_id(), now=ticket.made, request=ticket, history=self.config.history)
-            ticket.call = call
-        call.deadline = deadline
-        call.session = session
-        call.idempotent = idempotent
-        call.interrupt = (self.config.on_timeout if on_timeout is None else on_timeout) == "interrupt"
+        ticket.call = call = Call(
+            number,
+            now=ticket.made,
+            deadline=min(ticket.made + timeout, trio.current_effective_deadline()),
+            session=session,
+            idempotent=idempotent,
+            interrupt=on_timeout == "interrupt",
+            is_lease=is_lease,
+            request=ticket,
+            history=config.history,
+        )
         call.lease = lease
         return call
-
-    async def _run(
-        self,
-        ticket: Ticket,
-        timeout: float | None,
-        session: str | None,
-        idempotent: bool,
-        on_timeout: OnTimeout | None,
-        lease: Call | None,
-    ) -> Any:
-        call = self._make_call(ticket, timeout, session, idempotent, on_timeout, lease)
-        if lease is not None and lease.worker is not None and lease.worker.interrupted is not None:
-            await self._until_it_has_stopped(lease.worker, call.deadline)
-        await self._wait(ticket)
-        value = value_of(self, ticket)
-        call.request = None  # they hold each other, and should not have to wait for the garbage collector
-        return value
 
     @trio.lowlevel.enable_ki_protection
     async def _wait(self, ticket: Ticket) -> None:
@@ -449,7 +455,7 @@ class Pool:
             while ticket.answer is None:
                 waited = True
                 if ticket.link is not None and not ticket.link.over:
-                    await ticket.link.serve(ticket)
+                    await ticket.link.turn()
                 else:
                     await self._park(ticket)
         except BaseException:  # trio.Cancelled; but also KeyboardInterrupt, which trio raises in the main task
@@ -484,7 +490,7 @@ class Pool:
         if _LATE < late < math.inf and link.is_under_way:
             with trio.CancelScope(shield=True, deadline=self.now() + min(late, _CATCHING_UP)):
                 while ticket.answer is None and not link.over:
-                    await link.serve(ticket)
+                    await link.turn()
 
     async def _park(self, ticket: Ticket) -> None:
         def leave(_: object) -> trio.lowlevel.Abort:
@@ -525,7 +531,7 @@ class Pool:
             self._feeding = False
         if core.pool.state is not self._state:
             self._note_state()
-        due = core.next_due()
+        due = core.timers.next_due()
         if due < self._wakes_at:
             self._nap.deadline = self._wakes_at = due
 
@@ -924,8 +930,7 @@ class Lease:
         if pool._adapter is not None:
             raise ConfigError(f"{pool.label} runs the commands of its adapter; use call")
         command, payload = functions.request(sync_fn, args)
-        ticket = pool._ticket(command, payload, None)
-        value = await pool._run(ticket, timeout, None, False, on_timeout, self._lease)
+        value = await pool._run(command, payload, None, timeout, None, False, on_timeout, self._lease)
         return functions.loads(value, command)  # type: ignore[no-any-return]
 
     def give_back(self) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Ticket"]
 
 class Ticket:
     __slots__ = (
-        "answer", "args", "call", "command", "dumped", "frame", "info", "link", "made", "reading", "stack", "task",
+        "answer", "args", "call", "command", "dumped", "frame", "info", "link", "made", "stack", "task",
     )  # fmt: skip
 
     def __init__(
@@ -46,8 +46,6 @@ class Ticket:
         self.link: Link | None = None
         self.task: trio.lowlevel.Task | None = None
         """The parked caller."""
-        self.reading = False
-        """Whether the caller waits on the channel of `link`."""
         self.stack: str | None = None
         """What the worker was doing when the time ran out, if it was interrupted and has said so."""
         self.dumped: trio.Event | None = None
@@ -58,7 +56,7 @@ class Ticket:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.reading and self.link is not None:
+        elif self.link is not None:
             self.link.wake()
 
     def assigned(self, link: Link) -> None:

@@ -189,8 +189,7 @@ async def test_no_time_to_wait_and_none_needed(simulation: Any, autojump_clock: 
                 async with pool.checkout(timeout=0):
                     raise AssertionError("two have it")
         late = Ticket("checkout", pool.now() - 1)
-        lease = pool._make_call(late, 0, None, False, "kill", None)
-        lease.is_lease = True
+        lease = pool._make_call(pool.next_id(), late, 0, None, False, "kill", None, is_lease=True)
         await pool._wait(late)
         assert late.answer is not None and late.answer.verdict is Verdict.GRANTED
         Lease(pool, lease).give_back()
