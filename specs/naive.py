@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from remuda.specs.naive_news import CLOSING, Expectations
+from remuda.specs.naive_news import CLOSING, USABLE, Expectations
 from remuda.specs.naive_parts import ALMOST, Disagreement, KnownCall, KnownSlot, KnownWorker, disagree, want
 from remuda.statemachines import effects as fx
 from remuda.statemachines import events as ev
@@ -38,7 +38,6 @@ from remuda.statemachines.worker import WorkerState
 __all__ = ["Disagreement", "NaivePool"]
 
 W = WorkerState
-_USABLE = (W.READY, W.BUSY, W.CHECKING, W.INTERRUPTING)
 _AFTER = {
     str(SlotTrigger.RESTART): SlotState.STARTING,
     str(SlotTrigger.BACK_OFF): SlotState.BACKOFF,
@@ -57,6 +56,9 @@ class NaivePool(Expectations):
         Raises:
             Disagreement: it is not what the model says.
         """
+        self.by_order = self.policy.spares > 0 and isinstance(self.event, ev.Tick)
+        if self.by_order:
+            self._takes_their_kinds()
         for effect in effects:
             if isinstance(effect, fx.Stepped):
                 step = effect.step
@@ -126,7 +128,9 @@ class NaivePool(Expectations):
         else:
             in_turn = call is self.sent and not self.lanes.all()
             want(in_turn, "turns", f"{call} was served at once; waiting: {self.lanes.all()}")
-        base = [each for each in self.idle if each.worker.slot.kind is SlotKind.BASE]
+        if has in self.spares:  # there is a new slot, and it has taken the place
+            self._all_slots()
+        base = [each for each in self.idle if self._kind(each) is SlotKind.BASE]
         want(bool(self.idle), "serves", f"{call} got {worker}, and nobody was idle")
         right = base[-1] if base else self.idle[-1]
         if call.session is not None:
@@ -134,7 +138,8 @@ class NaivePool(Expectations):
             if bound in self.idle and used + self.policy.session_ttl > self.now:
                 right = bound
             self.bound[call.session] = has, self.now
-        want(has is right, "serves", f"{call} got {worker}; it was the turn of {right.worker}")
+        either = self.by_order and has in base  # the last may have become so later
+        want(has is right or either, "serves", f"{call} got {worker}; it was the turn of {right.worker}")
         self._turns(has, W.BUSY)
         self._has(call, has)
         has.occupant = known
@@ -156,10 +161,23 @@ class NaivePool(Expectations):
         if slot not in self.slots:
             new = (slot.index, slot.since, slot.history.maxlen)
             want(new == (self.made, self.now, self.policy.history), "slots", f"{slot} begins as {new}")
-            self.slots[slot] = KnownSlot(slot)
+            self.slots[slot] = known = KnownSlot(slot)
             self.fresh.append(slot)
             self.made += 1
+            if slot.kind is SlotKind.OVERFLOW:
+                known.kind = slot.kind
+            elif isinstance(self.event, ev.Open) and self.made > self.policy.min_workers:
+                known.kind = SlotKind.SPARE
+            if self.by_order:
+                known.kind = slot.kind
+            else:
+                self._stands_in(known)
+            self.grown += known.kind is SlotKind.SPARE
         return self.slots[slot]
+
+    def _all_slots(self) -> None:
+        for slot in self.core.crew.slots.values():
+            self._slot(slot)
 
     def _is_stopped(self, worker: Worker, rung: Rung) -> None:
         known, due = self.workers[worker], self.stops.get(worker)
@@ -255,7 +273,7 @@ class NaivePool(Expectations):
             return
         allowed = self.exits.pop(slot.slot, None)
         if allowed is None:  # its pause may be over
-            unwanted = slot.slot.kind is SlotKind.OVERFLOW and not self.lanes.all()
+            unwanted = slot.kind is SlotKind.OVERFLOW and not self.lanes.all()
             waited = slot.state in (SlotState.BACKOFF, SlotState.QUARANTINED) and slot.until <= now + ALMOST
             want(waited and isinstance(self.event, ev.Tick), "slots", f"{slot.slot} took {trigger} at {now}")
             allowed = {SlotTrigger.CLOSE if unwanted else SlotTrigger.RESTART}
@@ -327,6 +345,7 @@ class NaivePool(Expectations):
             }.get(worker.state, SlotState.SERVING)
         self._as_many_slots_as_are_wanted()
         for slot in self.slots.values():
+            want(slot.slot.kind is slot.kind, "kinds", f"{slot.slot} should be {slot.kind}")
             want(slot.slot.state is slot.state, "slots", f"{slot.slot} should be {slot.state}")
         want(list(core.waiters) == self.lanes.all(), "turns", f"{list(core.waiters)}, and not {self.lanes.all()}")
         want(core.breaker.state is self.breaker.state, "breaker", f"{core.breaker.state}, not {self.breaker.state}")
@@ -345,10 +364,9 @@ class NaivePool(Expectations):
     def _as_many_slots_as_are_wanted(self) -> None:
         """Of those that are new there are no more than callers wait who will find none."""
         coming = sum(self._is_coming(slot) for slot in self.slots.values() if slot.slot not in self.fresh)
-        for slot in self.core.crew.slots.values():
-            self._slot(slot)
+        self._all_slots()
         waiting = self.policy.min_workers if isinstance(self.event, ev.Open) else len(self.lanes.all())
-        wanted = max(0, waiting - coming)
+        wanted = max(0, waiting + self.grown - coming)
         want(len(self.fresh) <= wanted, "slots", f"{len(self.fresh)} more, and {wanted} are wanted")
         want(len(self.slots) == len(self.core.crew.slots), "slots", f"{self.core.crew.slots}, not {list(self.slots)}")
         held_back = [slot for slot in self.slots.values() if slot.state is SlotState.STARTING and slot.worker is None]
@@ -357,14 +375,30 @@ class NaivePool(Expectations):
         if held_back and all(worker.up for worker in self._alive()):
             disagree("starts", f"{held_back[0].slot} waits for its turn, and nobody is before it")
 
+    def _takes_their_kinds(self) -> None:
+        """At a tick, which spare has taken whose place depends on what was due first: that is for the core to say."""
+        for slot in self.slots.values():
+            slot.kind = slot.slot.kind
+        for worker in [worker for worker in self.spares if self._kind(worker) is not SlotKind.SPARE]:
+            self.spares.remove(worker)
+            self.idle.append(worker)
+        for worker in [worker for worker in self.idle if self._kind(worker) is SlotKind.SPARE]:
+            self.idle.remove(worker)
+            self.spares.append(worker)
+
     def _is_coming(self, slot: KnownSlot) -> bool:
+        if slot.kind is SlotKind.SPARE:
+            return False
         if slot.state is SlotState.STOPPING:
-            return slot.slot.kind is SlotKind.BASE
+            return slot.kind is SlotKind.BASE
         return slot.state is not SlotState.SERVING
 
     def _the_pool_is_as_it_should_be(self) -> None:
         # One that is checked because it is under suspicion serves nobody until it has passed.
-        usable = sum(it.state in _USABLE and not (it.state is W.CHECKING and it.failures) for it in self._alive())
+        usable = sum(
+            it.state in USABLE and self._kind(it) is not SlotKind.SPARE and not (it.state is W.CHECKING and it.failures)
+            for it in self._alive()
+        )
         states = [slot.state for slot in self.slots.values()]
         hopeless = SlotState.QUARANTINED in states and {SlotState.QUARANTINED, SlotState.BACKOFF} >= set(states)
         enough = usable >= self.policy.min_workers and self.breaker.state is BreakerState.CLOSED

@@ -18,9 +18,10 @@ from remuda.statemachines.slot import SlotState, SlotTrigger
 from remuda.statemachines.subjects import Call, Rung, Slot, SlotKind, Worker
 from remuda.statemachines.worker import WorkerState
 
-__all__ = ["CLOSING", "Expectations"]
+__all__ = ["CLOSING", "USABLE", "Expectations"]
 
 W = WorkerState
+USABLE = (W.READY, W.BUSY, W.CHECKING, W.INTERRUPTING)
 _HELD = (W.BUSY, W.INTERRUPTING, W.DRAINING)
 """States in which a worker is still of use to who has checked it out."""
 CLOSING = (PoolState.DRAINING, PoolState.CLOSED)
@@ -41,6 +42,7 @@ class Expectations:
         self.calls: dict[Call, KnownCall] = {}
         self.workers: dict[Worker, KnownWorker] = {}
         self.idle: list[KnownWorker] = []
+        self.spares: list[KnownWorker] = []  # that are ready
         self.slots: dict[Slot, KnownSlot] = {}
         self.bound: dict[str, tuple[KnownWorker, float]] = {}
         self.pool = PoolState.STARTING
@@ -61,7 +63,8 @@ class Expectations:
         self.breaker_steps: list[str] = []
         self.pool_steps: list[str] = []
         self.fresh: list[Slot] = []
-        self.had_idle = self.boot_failed = self.lenient = False
+        self.grown = 0  # of these, how many a spare has taken
+        self.had_idle = self.boot_failed = self.lenient = self.by_order = False
 
     # ── Before: what must come of it ────────────────────────────────────────────────────────────
 
@@ -73,7 +76,7 @@ class Expectations:
         """
         self.event, self.now = event, now
         self.answers, self.stops, self.back, self.checks, self.exits = {}, {}, set(), set(), {}
-        self.interrupts = {}
+        self.interrupts, self.grown = {}, 0
         self.sent, self.breaker_steps, self.pool_steps, self.fresh = None, [], [], []
         self.had_idle, self.boot_failed, self.lenient = bool(self.idle), False, False
         handle: Callable[..., bool | None] = getattr(self, f"_{type(event).__name__.lower()}")
@@ -150,10 +153,29 @@ class Expectations:
 
     def _turns(self, worker: KnownWorker, state: WorkerState) -> None:
         worker.state, worker.since = state, self.now
-        if worker in self.idle:
-            self.idle.remove(worker)
-        if state is W.READY:
+        for free in self.idle, self.spares:
+            if worker in free:
+                free.remove(worker)
+        slot = self.slots[worker.worker.slot]
+        if state is W.READY and slot.kind is SlotKind.SPARE:
+            self.spares.append(worker)
+            for other in self.slots.values():
+                if other.worker is None or other.worker.state not in USABLE:
+                    self._stands_in(other)
+        elif state is W.READY:
             self.idle.append(worker)
+        elif state not in USABLE:
+            self._stands_in(slot)
+
+    def _stands_in(self, slot: KnownSlot) -> None:
+        """A slot is without a worker that serves: a spare takes its place, and leaves it its own."""
+        if slot.kind is SlotKind.BASE and self.spares and self.pool not in CLOSING:
+            spare = self.spares.pop(0)
+            slot.kind, self.slots[spare.worker.slot].kind = SlotKind.SPARE, SlotKind.BASE
+            self.idle.append(spare)
+
+    def _kind(self, worker: KnownWorker) -> SlotKind:
+        return self.slots[worker.worker.slot].kind
 
     def _retired(self, worker: KnownWorker) -> None:
         if worker.state in (W.BUSY, W.CHECKING, W.INTERRUPTING):
@@ -300,7 +322,7 @@ class Expectations:
         slot.worker = None
         useful = worker.up and (worker.served > 0 or worker.on_purpose)
         slot.attempts = 0 if useful else slot.attempts
-        if self.pool in CLOSING or (useful and slot.slot.kind is SlotKind.OVERFLOW):
+        if self.pool in CLOSING or (useful and slot.kind is SlotKind.OVERFLOW):
             self.exits[slot.slot] = {SlotTrigger.CLOSE}
         elif useful or worker.on_purpose:
             self.exits[slot.slot] = {SlotTrigger.RESTART}
@@ -424,7 +446,7 @@ class Expectations:
                 return math.inf
 
     def _lingers_until(self, worker: KnownWorker) -> float:
-        return worker.active + self.policy.linger if worker.worker.slot.kind is SlotKind.OVERFLOW else math.inf
+        return worker.active + self.policy.linger if self._kind(worker) is SlotKind.OVERFLOW else math.inf
 
     def _kills_at(self) -> float:
         """The last part of the time is for those who do not go by themselves."""

@@ -13,7 +13,7 @@ from remuda.statemachines.breaker import BreakerState, Outcome
 from remuda.statemachines.call import CallState
 from remuda.statemachines.policy import Policy
 from remuda.statemachines.slot import SlotState
-from remuda.statemachines.subjects import Call, Rung, Slot, Worker
+from remuda.statemachines.subjects import Call, Rung, Slot, SlotKind, Worker
 from remuda.statemachines.worker import WorkerState
 
 __all__ = [
@@ -210,6 +210,7 @@ class KnownSlot:
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
+        self.kind = SlotKind.BASE
         self.state = SlotState.STARTING
         self.worker: KnownWorker | None = None
         self.workers = 0  # that it has had

@@ -22,6 +22,7 @@ PATHS: dict[str, tuple[dict[str, Any], Path]] = {}
 NUMBERS: dict[str, Any] = {
     "workers": (1, 1),
     "overflow": 0,
+    "spares": 0,
     "linger": 2.0,
     "max_starting": 4,
     "max_waiting": 1000,

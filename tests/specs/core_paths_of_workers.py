@@ -314,6 +314,95 @@ def one_that_stops_will_be_back(it: CoreRules) -> None:
     assert len(it.naive.slots) == 1
 
 
+# ── Spares ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@path(spares=1, warm=False)
+def a_spare_comes_after_the_others(it: CoreRules) -> None:
+    it.come_up(1)
+    assert it.pool is PoolState.READY  # who is first is no spare
+    it.come_up(0)
+    it.make_a_call(60.0)
+    it.make_a_call(60.0)
+    assert len(it.in_hand()) == 1
+    it.everything_works_for_a_while(2)
+
+
+@path(spares=1, burst=1)
+def a_spare_takes_a_place(it: CoreRules) -> None:
+    for end in (
+        lambda: it.die_with_a_call(0, 1.0),
+        lambda: it.die_before_it_begins(0, 1.0),
+        lambda: it.write_garbage(0),
+        lambda: it.give_up(0),
+        lambda: it.retire(0),
+        lambda: it.answer_that_it_is_unfit(0),
+    ):
+        it.make_a_call(60.0)
+        it.make_a_call(60.0)
+        end()
+        for _ in range(8):
+            it.everything_works()
+        it.time_passes(30.0)
+        it.tick()
+        for _ in range(4):
+            it.everything_works()
+        assert it.pool is PoolState.READY and len(it.naive.spares) == 1
+
+
+@path(spares=2, workers=(1, 2), overflow=1, linger=2.0)
+def a_pool_grows_into_its_spares(it: CoreRules) -> None:
+    it.many_make_a_call(3)
+    assert len(it.in_hand()) == 2
+    it.come_up(0)
+    it.everything_works_for_a_while(3)
+    it.many_make_a_call(4)
+    for _ in range(12):
+        it.everything_works()
+    it.the_next_thing_is_due()
+
+
+@path(spares=1, interval=6.0, limit=2)
+def a_spare_is_checked(it: CoreRules) -> None:
+    it.the_next_thing_is_due()
+    it.die(0, 1.0)
+    it.be_well(0)
+    assert it.pool is PoolState.READY
+    it.everything_works_for_a_while(2)
+    it.time_passes(7.0)
+    it.tick()
+    it.be_unwell(1)
+    it.the_next_thing_is_due()
+    for _ in range(6):
+        it.the_next_thing_is_due()
+        it.everything_works()
+
+
+@path(spares=1, burst=1)
+def a_spare_that_does_not_come_up(it: CoreRules) -> None:
+    it.retire(1)
+    it.exit_when_told_to(0, False, 1.0)
+    it.fail_to_boot(0)
+    it.exit_when_told_to(0, False, 1.0)
+    it.the_next_thing_is_due()
+    it.die_while_booting(0, 1.0)
+    it.make_a_call(60.0)
+    it.answer(0, True)
+    assert it.pool is PoolState.READY
+    it.die(0, 1.0)
+    assert it.pool is not PoolState.READY
+
+
+@path(spares=1)
+def nobody_stands_in_for_who_goes_at_the_end(it: CoreRules) -> None:
+    it.make_a_call(60.0)
+    it.close()
+    it.answer(0, True)
+    for _ in range(3):
+        it.everything_works()
+    assert it.pool is PoolState.CLOSED
+
+
 # ── The breaker ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -30,7 +30,7 @@ from remuda.statemachines.effects import Answer, SendCall, Stepped, Verdict
 from remuda.statemachines.errors import InvalidLease
 from remuda.statemachines.policy import Breaker, Health, Policy, Restart, Retry
 from remuda.statemachines.pool import POOL, PoolState
-from remuda.statemachines.slot import SLOT
+from remuda.statemachines.slot import SLOT, SlotState
 from remuda.statemachines.subjects import Call, Worker
 from remuda.statemachines.worker import WORKER, WorkerState
 
@@ -49,6 +49,7 @@ class CoreRules(RuleBasedStateMachine):
     @initialize(
         workers=st.sampled_from([(1, 1), (1, 2), (2, 2), (2, 3)]),
         overflow=st.sampled_from([0, 0, 1]),
+        spares=st.sampled_from([0, 0, 1, 2]),
         linger=st.sampled_from([2.0, 0.0, 15.0]),
         max_starting=st.sampled_from([4, 1]),
         max_waiting=st.sampled_from([1000, 1000, 2, 0]),
@@ -66,6 +67,7 @@ class CoreRules(RuleBasedStateMachine):
         self,
         workers: tuple[int, int],
         overflow: int,
+        spares: int,
         linger: float,
         max_starting: int,
         max_waiting: int,
@@ -83,6 +85,7 @@ class CoreRules(RuleBasedStateMachine):
             min_workers=workers[0],
             max_workers=workers[1],
             overflow=overflow,
+            spares=spares,
             linger=linger,
             max_starting=max_starting,
             max_waiting=max_waiting,
@@ -543,7 +546,8 @@ class CoreRules(RuleBasedStateMachine):
             if core.breaker.state is BreakerState.HALF_OPEN and self.pool in (PoolState.IMPAIRED, PoolState.STARTING):
                 self.call(math.inf)  # somebody has to try whether it works again
                 return False
-            return self.pool in (PoolState.READY, PoolState.CLOSED)
+            pausing = any(slot.state in (SlotState.BACKOFF, SlotState.QUARANTINED) for slot in core.crew.slots.values())
+            return self.pool in (PoolState.READY, PoolState.CLOSED) and not pausing
 
         self.go_on_until(well)
         told = self.world.ledger.verdicts
