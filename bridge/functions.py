@@ -21,7 +21,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from remuda.statemachines.errors import ConfigError, SerializationError
 
@@ -72,7 +72,7 @@ def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, byt
     else:
         raise SerializationError(f"{function!r} cannot be called; pass a function")
     try:
-        return name, _pickle((tuple(args), kwargs))
+        return name, _pickles().dump((tuple(args), kwargs))
     except Exception as error:
         raise SerializationError(
             f"the arguments of {name!r} cannot be pickled: {error}. Pass plain data, or objects that can be"
@@ -114,7 +114,7 @@ def loads(data: bytes, command: str) -> Any:
         SerializationError: it cannot be rebuilt here.
     """
     try:
-        return _unpickle(data)
+        return _pickles().load(data)
     except Exception as error:
         raise SerializationError(
             f"the result of {command!r} cannot be unpickled here: {type(error).__name__}: {error}"
@@ -186,7 +186,7 @@ def resolve(reference: str) -> Any:
 
 def read_request(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, unpickled; raises whatever that raises."""
-    args, kwargs = _unpickle(data)
+    args, kwargs = _pickles().load(data)
     return args, kwargs
 
 
@@ -197,7 +197,7 @@ def dumps(value: object) -> bytes:
         SerializationError: it cannot be.
     """
     try:
-        return _pickle(value)
+        return _pickles().dump(value)
     except Exception as error:
         raise SerializationError(f"{type(error).__name__}: {error}") from error
 
@@ -237,16 +237,13 @@ def _main() -> ModuleType:
 # ── In both ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pickle(value: object) -> bytes:
-    return _pickles()[0](value)
-
-
-def _unpickle(data: bytes) -> Any:
-    return _pickles()[1](data)
+class _Pickles(NamedTuple):
+    dump: Callable[[object], bytes]
+    load: Callable[[bytes], Any]
 
 
 @functools.cache
-def _pickles() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
+def _pickles() -> _Pickles:
     """To pickle, and to unpickle; made when first needed, for most pools and workers never are."""
     import io
     import pickle
@@ -270,4 +267,4 @@ def _pickles() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
             return pickle.loads(data)
         return Unpickler(io.BytesIO(data)).load()
 
-    return dump, load
+    return _Pickles(dump, load)

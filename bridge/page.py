@@ -150,6 +150,10 @@ class Page:
 
     # ── The calls ───────────────────────────────────────────────────────────────────────────────
 
+    def evidence(self) -> tuple[int, int]:
+        """The last call that was begun, and the last that was answered."""
+        return self._numbers[_STARTED], self._numbers[_FINISHED]
+
     @property
     def started(self) -> int:
         """The last call that was begun; 0 for none."""

@@ -170,7 +170,7 @@ class LocalWorker(ABC):
         """What it has recorded so far; after `close`, what it had recorded by then."""
         if self._closed:
             return self._evidence
-        return Evidence(self._page.started, self._page.finished)
+        return Evidence(*self._page.evidence())
 
     def activity(self) -> Activity:
         """What it is doing, by what it has recorded; after `close`, what it was doing then."""

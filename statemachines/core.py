@@ -165,13 +165,13 @@ class Core:
         crew = self.crew
         if crew.changed or self.breaker.state is not self._breaker_state:
             self._assess(now)
-        if self.waiters and self.pool.state in _SERVING:
+        if self.waiters.count and self.pool.state in _SERVING:
             if crew.has_idle:
                 self._dispatch(now)
                 if self.breaker.state is not self._breaker_state:
                     self._assess(now)  # a call that had been tried before timed out in its lane
-            if self.waiters and not crew.at_full_size:
-                crew.grow(len(self.waiters), now)
+            if self.waiters.count and not crew.at_full_size:
+                crew.grow(self.waiters.count, now)
                 if crew.has_idle:  # a spare has taken the new place
                     self._assess(now)
                     self._dispatch(now)
@@ -179,7 +179,7 @@ class Core:
     def _dispatch(self, now: float) -> None:
         """Give idle workers to waiters, each in turn."""
         waiters, crew = self.waiters, self.crew
-        while waiters and crew.has_idle:
+        while waiters.count and crew.has_idle:
             call = waiters.first()
             if call.deadline <= now:
                 self._time_out(call, now)  # that was no turn: its lane is still next
@@ -247,7 +247,7 @@ class Core:
         if refusal is not None:
             self._refuse(call, refusal, now)
             return
-        at_once = self.crew.has_idle and not self.waiters and self.pool.state in _SERVING
+        at_once = self.crew.has_idle and not self.waiters.count and self.pool.state in _SERVING
         if call.deadline <= now and not (call.is_lease and at_once):
             self._time_out(call, now)
             return
@@ -256,7 +256,7 @@ class Core:
         self.timers.arm(call, call.deadline)
         if at_once:
             self._assign(call, now)
-        elif len(self.waiters) >= self.policy.max_waiting:
+        elif self.waiters.count >= self.policy.max_waiting:
             self._refuse(call, Verdict.FULL, now)
         else:
             self.waiters.add(call)
@@ -569,7 +569,7 @@ class Core:
                 if armed.interrupted is not None:
                     self._break_lease(armed, now)  # it did not stop in time
             elif type(armed) is Slot:
-                self.crew.slot_due(armed, wanted=bool(self.waiters), now=now)
+                self.crew.slot_due(armed, wanted=self.waiters.count > 0, now=now)
             elif armed is self._breaker_alarm:
                 self.breaker.tick(now)
                 self._arm_breaker()

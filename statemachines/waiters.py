@@ -33,16 +33,22 @@ W = TypeVar("W", bound=Waiter)
 
 
 class Waiters(Generic[W]):
-    __slots__ = ("_count", "_lanes", "_returned")
+    """See the module's text.
+
+    Attributes:
+        count: how many wait.
+    """
+
+    __slots__ = ("_lanes", "_returned", "count")
 
     def __init__(self) -> None:
         # Insertion order is the order of the turns; dicts as ordered sets, so that leaving is O(1).
         self._lanes: dict[str | None, dict[W, None]] = {}
         self._returned: list[W] = []
-        self._count = 0
+        self.count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[W]:
         """All waiters: those that are first because they came back, then lane by lane in the order of their turns."""
@@ -61,7 +67,7 @@ class Waiters(Generic[W]):
     def add(self, waiter: W) -> None:
         """A newcomer: to the end of its lane."""
         self._lanes.setdefault(waiter.session, {})[waiter] = None
-        self._count += 1
+        self.count += 1
 
     def put_back(self, waiter: W) -> None:
         """One that had been taken: to the place in its lane that its arrival gives it, or to the front of all."""
@@ -72,7 +78,7 @@ class Waiters(Generic[W]):
             ordered = sorted([*lane, waiter], key=lambda other: other.id)
             lane.clear()
             lane.update(dict.fromkeys(ordered))
-        self._count += 1
+        self.count += 1
 
     def remove(self, waiter: W) -> bool:
         """Take out one that leaves. False if it was not waiting."""
@@ -85,7 +91,7 @@ class Waiters(Generic[W]):
             self._returned.remove(waiter)
         else:
             return False
-        self._count -= 1
+        self.count -= 1
         return True
 
     def first(self) -> W:
@@ -96,9 +102,9 @@ class Waiters(Generic[W]):
 
     def pop(self) -> W:
         """The next in turn; its lane goes to the end of the round. Raises KeyError if none waits."""
-        if not self._count:
+        if not self.count:
             raise KeyError("nobody is waiting")
-        self._count -= 1
+        self.count -= 1
         if self._returned:
             waiter = self._returned.pop(0)
             # This was the turn of its lane, and others of it that came back wait for the next one there.
@@ -121,5 +127,5 @@ class Waiters(Generic[W]):
         out = list(self)
         self._lanes.clear()
         self._returned.clear()
-        self._count = 0
+        self.count = 0
         return out
