@@ -247,12 +247,13 @@ async def test_with_an_adapter_nothing_is_unpickled(tmp_path: Path, monkeypatch:
 
 async def test_stderr_without_end_and_without_a_newline() -> None:
     async with besieged() as here:
-        pid = await here.pool.call("shout")
-        await here.until(lambda: len(here.of(WorkerWrote)) >= 100)
-        assert {len(event.line) for event in here.of(WorkerWrote)} == {8192}
-        here.events.clear()
-        os.kill(pid, signal.SIGKILL)
-        await here.until(lambda: bool(here.of(WorkerEnded)))
+        async with here.pool.checkout() as held:  # so that nobody else has it when it is killed
+            pid = await held.call("shout")
+            await here.until(lambda: len(here.of(WorkerWrote)) >= 100)
+            assert {len(event.line) for event in here.of(WorkerWrote)} == {8192}
+            here.events.clear()
+            os.kill(pid, signal.SIGKILL)
+            await here.until(lambda: bool(here.of(WorkerEnded)))
         assert sum(map(len, here.of(WorkerEnded)[0].death.stderr_tail)) <= 64 * 1024
         here.events.clear()
 

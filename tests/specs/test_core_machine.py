@@ -208,7 +208,7 @@ def a_cancelled_waiter_is_still_counted(patch: pytest.MonkeyPatch) -> None:
 
     def forgetful(waiters: Waiters[Call], waiter: Call) -> bool:
         removed = remove(waiters, waiter)
-        waiters._count += removed
+        waiters.count += removed
         return removed
 
     patch.setattr(Waiters, "remove", forgetful)

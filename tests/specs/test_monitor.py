@@ -422,7 +422,7 @@ def test_a_crowd_is_not_listed_by_name() -> None:
     desk = Desk()
     for _ in range(500):
         desk.call()
-    desk.core.waiters._count += 1
+    desk.core.waiters.count += 1
     (told,) = desk.feed(ev.Tick())
     assert "499 wait" in told.detail and "and 491 more" in told.detail
     assert len(told.detail) < 4000
