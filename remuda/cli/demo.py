@@ -2,7 +2,8 @@
 
 Questions about the Python standard library, made from its docstrings, are answered by a DSPy program
 with the embedded model, by the machinery of `remuda run`. Meanwhile a worker gets SIGKILL at a random
-moment in every 25 answers, a busy one if there is one. At the end it is counted, from the output file
+moment in every 25 answers, a busy one if there is one; it has answered something by then, for a worker that
+comes to nothing is started again after a pause only. At the end it is counted, from the output file
 and from the process table: every question has exactly one answer, and no process is left.
 
 What the observer is told is what is counted: a recovery is the time from a kill to the next worker of
@@ -184,7 +185,7 @@ async def _run(job: Job, records: Run, tally: Tally, draw: random.Random, consol
 async def _kill_now_and_then(pool: Pool, records: Run, tally: Tally, draw: random.Random) -> None:
     """One kill in every 25 answers, at a random one of them and a random moment after it."""
     for block in range(records.records // PER_KILL):
-        # A few answers are left to be killed in. Not before the first: what has just come up shall work.
+        # A few answers are left to be killed in.
         moment = block * PER_KILL + draw.randrange(1, PER_KILL - 5)
         while tally.answers < moment:
             await trio.sleep(0.001)
@@ -194,12 +195,13 @@ async def _kill_now_and_then(pool: Pool, records: Run, tally: Tally, draw: rando
 
 
 def _strike(pool: Pool, tally: Tally, draw: random.Random) -> bool:
-    """Kill a worker, a busy one if there is one; False if all are dying already."""
+    """Kill a worker that has worked, a busy one if there is one; False if there is none now."""
     workers = [
         worker
         for worker in pool.snapshot().workers
         if worker.state in (WorkerState.BUSY, WorkerState.READY)
         and worker.pid is not None
+        and worker.calls_served
         and worker.slot not in tally.down
     ]
     busy = [worker for worker in workers if worker.state is WorkerState.BUSY]
