@@ -72,9 +72,9 @@ class Channel:
 
     def send(self, message: messages.ToParent) -> None:
         """Send a message; raises SerializationError or FrameTooLarge before a byte is written."""
-        frame = memoryview(pack(messages.encode(message), self.limit))
-        while frame:
-            frame = frame[os.write(self._write_fd, frame) :]
+        frame: bytes | memoryview = pack(messages.encode(message), self.limit)
+        while (written := os.write(self._write_fd, frame)) < len(frame):
+            frame = memoryview(frame)[written:]
 
     def allow(self, limit: int) -> None:
         """Set the largest frame from here on."""
