@@ -347,6 +347,8 @@ class NaivePool(Expectations):
         for slot in self.slots.values():
             want(slot.slot.kind is slot.kind, "kinds", f"{slot.slot} should be {slot.kind}")
             want(slot.slot.state is slot.state, "slots", f"{slot.slot} should be {slot.state}")
+        spares = sum(slot.kind is SlotKind.SPARE for slot in self.slots.values())
+        want(spares == self.policy.spares or self.pool in CLOSING, "kinds", f"{spares} slots are for spares")
         want(list(core.waiters) == self.lanes.all(), "turns", f"{list(core.waiters)}, and not {self.lanes.all()}")
         want(core.breaker.state is self.breaker.state, "breaker", f"{core.breaker.state}, not {self.breaker.state}")
         self._the_pool_is_as_it_should_be()
