@@ -336,6 +336,7 @@ class NaivePool(Expectations):
             same = it.call is (worker.call and worker.call.call)
             same &= it.occupant is (worker.occupant and worker.occupant.call)
             want(same, "worker", f"{it} has {it.call} and {it.occupant}")
+            want(it.on_purpose is worker.on_purpose, "worker", f"{it}: on purpose is {it.on_purpose}")
             told = worker.interrupted and worker.interrupted.call
             want(it.interrupted is told, "worker", f"{it} was told to stop {it.interrupted}, and not {told}")
         for worker in self._alive():

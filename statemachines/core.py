@@ -264,14 +264,14 @@ class Core:
     def _submit_on_lease(self, call: Call, lease: Call, now: float) -> None:
         """A call on a worker that its caller holds: it does not wait, and is never moved."""
         worker = lease.worker
-        if worker is not None and lease.state is CallState.RUNNING:
+        if worker is not None:
             if worker.call is not None:
                 raise InvalidLease("this worker is busy with another call of its holder; await that one first")
             if worker.interrupted is not None and call.deadline > now:
                 raise InvalidLease("this worker has yet to stop a call of its holder; try again when it has")
         self.calls[call.id] = call
         alive = (WorkerState.BUSY, WorkerState.INTERRUPTING, WorkerState.DRAINING)
-        if lease.state is not CallState.RUNNING or worker is None or worker.state not in alive:
+        if worker is None or worker.state not in alive:
             self._refuse(call, Verdict.DIED, now, "the worker that was checked out has ended")
         elif call.deadline <= now:
             self._time_out(call, now)

@@ -236,6 +236,14 @@ def one_more_dies(it: CoreRules) -> None:
     assert len(it.naive.slots) == 1
 
 
+@path(overflow=1)
+def one_more_is_wanted_when_its_pause_is_over(it: CoreRules) -> None:
+    it.many_make_a_call(2)
+    it.die_while_booting(0, 1.0)
+    it.the_next_thing_is_due()
+    assert len(it.alive(WorkerState.INITIALIZING)) == 1
+
+
 @path(overflow=1, burst=1)
 def one_more_waits_for_a_token(it: CoreRules) -> None:
     it.many_make_a_call(3)
@@ -376,6 +384,20 @@ def a_spare_is_checked(it: CoreRules) -> None:
     for _ in range(6):
         it.the_next_thing_is_due()
         it.everything_works()
+
+
+@path(spares=1, interval=6.0, limit=3)
+def a_spare_stands_in_for_one_that_is_suspected(it: CoreRules) -> None:
+    it.time_passes(3.0)
+    it.make_a_call(60.0)
+    it.answer(0, True)
+    it.the_next_thing_is_due()
+    it.be_well(0)
+    it.the_next_thing_is_due()
+    it.be_unwell(0)
+    assert it.alive(WorkerState.DEGRADED) and it.pool is PoolState.READY
+    it.make_a_call(60.0)
+    it.answer(0, True)
 
 
 @path(spares=1, burst=1)

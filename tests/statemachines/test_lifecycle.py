@@ -110,6 +110,10 @@ def test_history_keeps_the_last_steps(keep: int) -> None:
     assert [step.at for step in door.history] == [float(at) for at in range(10)][10 - keep :]
 
 
+def test_history_keeps_sixteen_if_nobody_says_otherwise() -> None:
+    assert Door().history.maxlen == 16
+
+
 def test_doors_do_not_share_their_state() -> None:
     one, other = Door(), Door()
     DOOR.step(one, T.PUSH, 1.0)
@@ -151,7 +155,7 @@ def test_an_observer_that_raises_breaks_nothing(stock: bool, caplog: pytest.LogC
     assert (door.state, door.since, len(door.history), door.observer_errors) == (S.SHUT, 2.0, 2, 2)
     ours = [record for record in caplog.records if record.name == "remuda.statemachines"]
     assert len(ours) == 2
-    assert "push: shut -> open" in ours[0].getMessage()
+    assert ours[0].getMessage() == "an observer of Door failed at the step push: shut -> open; the step stands"
     assert ours[0].exc_info is not None and "I saw nothing" in str(ours[0].exc_info[1])
 
 

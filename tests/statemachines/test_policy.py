@@ -16,14 +16,14 @@ WRONG: list[tuple[type, str, Any]] = [
     *((kind, name, value) for kind, name in [
         (Health, "interval"), (Health, "timeout"), (Health, "recheck"), (Restart, "base"), (Restart, "cap"),
         (Restart, "period"), (Breaker, "open_for"), (Policy, "init_timeout"), (Policy, "shutdown_timeout"),
-        (Policy, "session_ttl"),
+        (Policy, "session_ttl"), (Policy, "interrupt_grace"),
     ] for value in (0, -1.0, math.nan, "1", True, None)),
     *((kind, name, value) for kind, name in [
         (Health, "failures"), (Restart, "burst"), (Retry, "attempts"), (Breaker, "failures"), (Breaker, "probes"),
         (Policy, "max_workers"), (Policy, "min_workers"), (Policy, "max_starting"),
     ] for value in (0, -1, 1.0, "1", True, None)),
     (Retry, "handovers", -1), (Retry, "base", -0.1), (Retry, "cap", math.inf), (Health, "timeout", math.inf),
-    (Policy, "overflow", -1), (Policy, "linger", -1), (Policy, "max_waiting", -1), (Policy, "history", -1),
+    (Policy, "overflow", -1), (Policy, "spares", -1), (Policy, "spares", 1.0), (Policy, "linger", -1), (Policy, "max_waiting", -1), (Policy, "history", -1),
     (Policy, "shutdown_timeout", math.inf), (Policy, "min_workers", 2),
 ]  # fmt: skip
 
