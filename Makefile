@@ -27,7 +27,7 @@ help:
 	@echo "make bench     remuda beside other pools and the bare limits, as ratios; BENCH=--write keeps them; half an hour or more"
 	@echo "make harness   cut and kill workers at every byte, a thousand times under load, and the application too; for hours"
 	@echo "make explore   walk through larger pools state by state, for many minutes"
-	@echo "make mutants   plant bugs, change the deciding code in every small way, write down what is noticed; for hours"
+	@echo "make mutants   plant bugs, change the deciding code in every small way, write down what is noticed; for half an hour"
 	@echo "make shake     all tests, 20 times, in another order each time, with both cores loaded"
 	@echo "make coverage  all tests, and what they reach, in workers too"
 	@echo "make clean     remove what the others made"

@@ -1,6 +1,6 @@
 """Change the code in every small way there is, and see whether a test notices.
 
-    python tests/mutants.py                     # everything, an hour or two; goes on where it was interrupted
+    python tests/mutants.py                     # everything, a quarter of an hour or more; goes on where it was interrupted
     python tests/mutants.py --module waiters    # one module
     python tests/mutants.py --report            # no run: write docs/mutation.md from what is known
     python tests/mutants.py --check             # no run: are the explanations and the page still true?
