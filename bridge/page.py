@@ -7,6 +7,7 @@ stays. So for any death it can be said whether the call had begun, and what the 
 
     offset    0    8 bytes   what this is, and of which version
     offset   64    u64       started: the last call that was begun
+    offset   72    u64       starts: how many were begun, stored after `started`
     offset  128    u64       finished: the last call that was answered
     offset  192    u64       interrupt: the call that is to stop; the only one that the application stores
     offset  256    u64       phase: what the worker is doing, as an index into `PHASES`
@@ -47,8 +48,8 @@ from remuda.statemachines.errors import ProtocolError
 
 __all__ = ["PHASES", "Activity", "Page", "Report", "create", "own", "progress"]
 
-_MAGIC = b"remuda\x00\x02"
-_STARTED, _FINISHED, _INTERRUPT = 64 // 8, 128 // 8, 192 // 8
+_MAGIC = b"remuda\x00\x03"
+_STARTED, _STARTS, _FINISHED, _INTERRUPT = 64 // 8, 72 // 8, 128 // 8, 192 // 8
 _PHASE, _BEAT, _REPORT = 256 // 8, 264 // 8, 320 // 8
 _STACK = 4096
 _SIZE = _STACK + 64 * 1024
@@ -150,9 +151,10 @@ class Page:
 
     # ── The calls ───────────────────────────────────────────────────────────────────────────────
 
-    def evidence(self) -> tuple[int, int]:
-        """The last call that was begun, and the last that was answered."""
-        return self._numbers[_STARTED], self._numbers[_FINISHED]
+    def evidence(self) -> tuple[int, int, int]:
+        """The last call that was begun, the last that was answered, and how many were begun."""
+        numbers = self._numbers
+        return numbers[_STARTED], numbers[_FINISHED], numbers[_STARTS]
 
     @property
     def started(self) -> int:
@@ -168,6 +170,7 @@ class Page:
         """Record that a call begins."""
         numbers = self._numbers
         numbers[_STARTED] = number
+        numbers[_STARTS] += 1
         numbers[_PHASE] = RUNNING
         numbers[_BEAT] = _monotonic()
 

@@ -62,7 +62,7 @@ class LocalWorker(ABC):
         self._news = select.poll()
         self._news.register(self._read_fd, select.POLLIN)
         self._mark, self._born = mark, born
-        self._evidence = Evidence(0, 0)
+        self._evidence = Evidence(0, 0, 0)
         self._activity = Activity("booting")
         self._words = LastWords()
         self._status: int | None = None

@@ -59,6 +59,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """The id of the last call that user code was begun for; 0 for none."""
     finished: int
     """The id of the last call whose answer was written in full; 0 for none."""
+    starts: int
+    """How many calls user code was begun for. Unlike an id, it cannot come garbled from the channel."""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -85,7 +85,7 @@ class Link:
         self._outbox: bytes | memoryview = b""
         # Answers that are due, in order: of replayed journal entries, then of the call behind them; of health checks.
         self._expected: deque[tuple[int, Call | Entry | None]] = deque()
-        self._before = 0  # what its page said to have begun before the call that it has now
+        self._before = 0  # how many calls it had begun, by its page, before the one that it has now
         self.applied = pool.journal.add_worker()
         self._journal_version = 0
         self._greeting: Hello | BootFailed | None = None
@@ -345,7 +345,7 @@ class Link:
         ticket: Ticket = call.request
         process = self.process
         assert process is not None
-        self._before = process.evidence().started
+        self._before = process.evidence().starts
         if self._is_quiet():
             replay = b"" if self._journal_version == self._pool.journal.version else self._replay()
             self._sent = call.id, ticket.command
@@ -529,7 +529,7 @@ class Link:
                 violation=False,
             )
         elif item is not None:
-            self._before = reply.id
+            self._before += 1
             self.applied.note(item)
             self._next_of_the_journal()
 
@@ -573,15 +573,16 @@ class Link:
     def has_begun(self, call: Call) -> bool:
         """Whether this call, which the worker was given, has begun, or nobody can say that it has not.
 
-        It has not if the page says what it said before, or names what was to be repeated first. A page
-        that says anything else is no proof, and a call is repeated on proof only.
+        It has not if no more have begun than before; or if no more have than were to be repeated first, and
+        the last of them was one of these. A page that says anything else is no proof, and a call is repeated
+        on proof only.
         """
         if self.process is None:
             return False
-        started = self.process.evidence().started
-        return started != self._before and not any(
-            number == started and item is not call for number, item in self._expected
-        )
+        evidence = self.process.evidence()
+        begun = evidence.starts - self._before
+        ahead = [number for number, item in self._expected if item is not call]
+        return begun != 0 and not (0 < begun <= len(ahead) and evidence.started in ahead)
 
     def wake(self) -> None:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""

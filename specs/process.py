@@ -37,7 +37,7 @@ class Process:
 
     Attributes:
         to_worker, to_parent, errors: its channel and its stderr.
-        started, finished: what its evidence page says of its calls.
+        started, finished, starts: what its evidence page says of its calls.
         phase, beat, report: what that says it is doing, and when it said so.
         to_stop: the call that it was told to stop, as the page says; 0 for none.
         in_user_code: what an interrupt cancels; None while there is no user code to interrupt.
@@ -53,6 +53,7 @@ class Process:
         self.to_parent = Pipe(behaviour.capacity)
         self.errors = Pipe(behaviour.capacity)
         self.started = 0
+        self.starts = 0
         self.finished = 0
         self.phase = "booting"
         self.beat: float | None = None

@@ -232,6 +232,7 @@ class Program:
         if self._process.to_stop == turn.call.id:
             raise Interrupted  # its time was over before it came here
         self._process.started = turn.call.id
+        self._process.starts += 1
         self._process.report = None
         self._process.enter("running")
         slot, generation = self._order.slot, self._order.generation

@@ -271,7 +271,8 @@ class SimWorker:
 
     def evidence(self) -> Evidence:
         """What the worker has recorded on its page; readable after its death."""
-        return Evidence(started=self._process.started, finished=self._process.finished)
+        process = self._process
+        return Evidence(started=process.started, finished=process.finished, starts=process.starts)
 
     def usage(self) -> Usage:
         """Nothing is known of what is played; but an ended process has no memory."""

@@ -23,7 +23,7 @@ def fd() -> Iterator[int]:
 
 def test_a_new_page_says_that_nothing_has_happened(fd: int) -> None:
     evidence = Page(fd)
-    assert (evidence.started, evidence.finished) == (0, 0)
+    assert evidence.evidence() == (evidence.started, evidence.finished, 0) == (0, 0, 0)
     evidence.close()
 
 
@@ -31,9 +31,11 @@ def test_a_new_page_says_that_nothing_has_happened(fd: int) -> None:
 def test_both_numbers_are_seen_through_every_mapping(fd: int, number: int) -> None:
     mine, theirs = Page(fd), Page(fd)
     theirs.start(number)
-    assert (mine.started, mine.finished) == (number, 0)
+    assert mine.evidence() == (mine.started, mine.finished, 1) == (number, 0, 1)
     theirs.finish(number)
-    assert (mine.started, mine.finished) == (number, number)
+    assert mine.evidence() == (mine.started, mine.finished, 1) == (number, number, 1)
+    theirs.start(number)
+    assert mine.evidence() == (number, number, 2)
     mine.close()
     theirs.close()
 
@@ -43,8 +45,9 @@ def test_the_layout_is_the_documented_one(fd: int) -> None:
     evidence.start(0x0102)
     evidence.finish(0x0304)
     content = os.pread(fd, 4096, 0)
-    assert content[:8] == b"remuda\x00\x02"
+    assert content[:8] == b"remuda\x00\x03"
     assert int.from_bytes(content[64:72], "little") == 0x0102
+    assert int.from_bytes(content[72:80], "little") == 1
     assert int.from_bytes(content[128:136], "little") == 0x0304
     evidence.close()
 
@@ -90,7 +93,7 @@ def test_what_a_killed_process_has_stored_remains(fd: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x02", b"remuda\x00\x01" + b"\0" * (17 * 4096 - 8)]
+    "content", [b"", b"short", b"\0" * 4096, b"remuda\x00\x03", b"remuda\x00\x01" + b"\0" * (17 * 4096 - 8)]
 )
 def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page"

@@ -66,15 +66,16 @@ async def test_garbage_behind_an_answer_ends_the_worker_before_anybody_needs_it(
             assert [worker.generation for worker in pool.snapshot().workers] == [2]
 
 
+@pytest.mark.parametrize("number", [1000, 0], ids=["of no call", "of the call before"])
 async def test_a_page_that_says_what_nobody_can_mean_is_no_proof(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+    number: int, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker has begun something, under a number that is no call's: nothing is repeated for it."""
+    """The worker has begun something, under a number that was garbled on its way: nothing is repeated for it."""
     evidence = SimWorker.evidence
 
     def of_another(worker: SimWorker) -> Evidence:
-        started = evidence(worker).started
-        return Evidence(started=started + 1000 if started else 0, finished=0)
+        real = evidence(worker)
+        return Evidence(started=number if real.started else 0, finished=0, starts=real.starts)
 
     def cast(order: StartOrder) -> Behaviour:
         return Behaviour(calls={1: (Begin(), Die(9))} if order.generation == 1 else {})

@@ -246,18 +246,18 @@ async def test_a_cancelled_wait_can_be_made_again(launcher: Launcher) -> None:
 
 async def test_evidence_before_during_and_after_a_call(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
-        assert talk.worker.evidence() == Evidence(0, 0)
+        assert talk.worker.evidence() == Evidence(0, 0, 0)
         await talk.value("echo", 1)
         await quiet(talk)
-        assert talk.worker.evidence() == Evidence(1, 1)
+        assert talk.worker.evidence() == Evidence(1, 1, 1)
         await talk.send(talk.numbered("hang", []))
         assert await talk.line() == "begun"
-        assert talk.worker.evidence() == Evidence(2, 1)
+        assert talk.worker.evidence() == Evidence(2, 1, 2)
         talk.worker.signal(signal.SIGKILL)
         await talk.worker.wait()
-        assert talk.worker.evidence() == Evidence(2, 1)
+        assert talk.worker.evidence() == Evidence(2, 1, 2)
         talk.worker.close()
-        assert talk.worker.evidence() == Evidence(2, 1)
+        assert talk.worker.evidence() == Evidence(2, 1, 2)
 
 
 async def test_a_call_that_reached_nobody_is_not_begun(launcher: Launcher) -> None:
@@ -266,7 +266,7 @@ async def test_a_call_that_reached_nobody_is_not_begun(launcher: Launcher) -> No
         await talk.send(talk.numbered("echo", [1]))
         talk.worker.signal(signal.SIGKILL)
         await talk.worker.wait()
-        assert talk.worker.evidence() == Evidence(0, 0)
+        assert talk.worker.evidence() == Evidence(0, 0, 0)
 
 
 # ── Its end ─────────────────────────────────────────────────────────────────────────────────────
