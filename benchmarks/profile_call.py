@@ -39,7 +39,7 @@ STAGES = {
     "making the message": "remuda.runtime.pool:Pool._frame",
     "deadline, session, options": "remuda.runtime.pool:Pool._make_call",
     CORE: "remuda.statemachines.core:Core.handle",
-    "when something is due next": "remuda.statemachines.timers:Timers.next_due",
+    "when something is due next": "remuda.statemachines.core:Core.next_due",
     "writing to the pipe": "remuda.bridge.process:LocalWorker.write",
     "reading from the pipe": "remuda.bridge.process:LocalWorker.read",
     "finding frames": "remuda.bridge.frames:Decoder.feed",

@@ -101,7 +101,7 @@ class Link:
         self._sent: tuple[int, str] = 0, ""  # the last call, and its command
         self.stopping: trio.Event | None = None
         """Set when the call that the worker was told to stop is behind it, or the worker is."""
-        self.waited_for = False
+        self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
         self._started = pool.now()
@@ -411,13 +411,13 @@ class Link:
         """Wait for the channel once: until it can be written to, if something is left to write, else to read it."""
         process = self.process
         assert process is not None
-        if self.waited_for:
+        if self._waited_for:
             # The clock has read the answer of whoever waits here, and we have the worker now. That
             # one is about to leave; only one task may wait on a channel.
             self.wake()
             await trio.lowlevel.checkpoint()
             return
-        self.waited_for = True
+        self._waited_for = True
         try:
             if self._outbox:
                 await process.writable()
@@ -428,7 +428,7 @@ class Link:
                 raise
             return  # the worker has ended and was buried before we had our turn; the core knows
         finally:
-            self.waited_for = False
+            self._waited_for = False
         if self._outbox:
             if not self.over:
                 self._flush()
@@ -586,7 +586,7 @@ class Link:
 
     def wake(self) -> None:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""
-        if self.waited_for and self.process is not None:
+        if self._waited_for and self.process is not None:
             self.process.wake()
 
 

@@ -394,7 +394,7 @@ class Pool:
     def _frame(self, number: int, command: str, args: Any) -> bytes:
         """What is sent, whoever runs it; fails at the edge."""
         try:
-            return pack(messages.encode(messages.Call(number, command, args)), self.config.max_frame_bytes)
+            return self.pack(messages.Call(number, command, args))
         except FrameTooLarge as error:
             raise FrameTooLarge(
                 f"the arguments of {command!r} are too large: {error.message}. "
@@ -531,7 +531,7 @@ class Pool:
             self._feeding = False
         if core.pool.state is not self._state:
             self._note_state()
-        due = core.timers.next_due()
+        due = core.next_due()
         if due < self._wakes_at:
             self._nap.deadline = self._wakes_at = due
 

@@ -56,7 +56,7 @@ class Ticket:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.link is not None and self.link.waited_for:
+        elif self.link is not None:
             self.link.wake()
 
     def assigned(self, link: Link) -> None:

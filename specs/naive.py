@@ -56,8 +56,7 @@ class NaivePool(Expectations):
         Raises:
             Disagreement: it is not what the model says.
         """
-        self.by_order = self.policy.spares > 0 and isinstance(self.event, ev.Tick)
-        if self.by_order:
+        if self._by_order:
             self._takes_their_kinds()
         for effect in effects:
             if isinstance(effect, fx.Stepped):
@@ -138,7 +137,7 @@ class NaivePool(Expectations):
             if bound in self.idle and used + self.policy.session_ttl > self.now:
                 right = bound
             self.bound[call.session] = has, self.now
-        either = self.by_order and has in base  # the last may have become so later
+        either = self._by_order and has in base  # the last may have become so later
         want(has is right or either, "serves", f"{call} got {worker}; it was the turn of {right.worker}")
         self._turns(has, W.BUSY)
         self._has(call, has)
@@ -168,7 +167,7 @@ class NaivePool(Expectations):
                 known.kind = slot.kind
             elif isinstance(self.event, ev.Open) and self.made > self.policy.min_workers:
                 known.kind = SlotKind.SPARE
-            if self.by_order:
+            if self._by_order:
                 known.kind = slot.kind
             else:
                 self._stands_in(known)
@@ -378,8 +377,12 @@ class NaivePool(Expectations):
         if held_back and all(worker.up for worker in self._alive()):
             disagree("starts", f"{held_back[0].slot} waits for its turn, and nobody is before it")
 
+    @property
+    def _by_order(self) -> bool:
+        """Whether it depends on what was due first which spare has taken whose place: that is for the core to say."""
+        return self.policy.spares > 0 and isinstance(self.event, ev.Tick)
+
     def _takes_their_kinds(self) -> None:
-        """At a tick, which spare has taken whose place depends on what was due first: that is for the core to say."""
         for slot in self.slots.values():
             slot.kind = slot.slot.kind
         for worker in [worker for worker in self.spares if self._kind(worker) is not SlotKind.SPARE]:

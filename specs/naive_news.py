@@ -64,7 +64,7 @@ class Expectations:
         self.pool_steps: list[str] = []
         self.fresh: list[Slot] = []
         self.grown = 0  # of these, how many a spare has taken
-        self.had_idle = self.boot_failed = self.lenient = self.by_order = False
+        self.had_idle = self.boot_failed = self.lenient = False
 
     # ── Before: what must come of it ────────────────────────────────────────────────────────────
 

@@ -261,10 +261,9 @@ class CoreRules(RuleBasedStateMachine):
     @precondition(lambda self: self.in_hand())
     @rule(which=WHICH, ok=st.booleans())
     def answer(self, which: int, ok: bool) -> None:
-        self.answers(which, ok=ok)
+        self.answers(self.in_hand(), which, ok=ok)
 
-    def answers(self, which: int, **what: bool) -> None:
-        pairs = self.in_hand()
+    def answers(self, pairs: list[tuple[Worker, Call]], which: int, **what: bool) -> None:
         worker, call = pairs[which % len(pairs)]
         self.feed(ev.Replied(worker, call.id, "a reply", **what))
 
@@ -276,12 +275,7 @@ class CoreRules(RuleBasedStateMachine):
     @precondition(lambda self: self.stopping())
     @rule(which=WHICH, ok=st.booleans())
     def stop_the_call(self, which: int, ok: bool = False) -> None:
-        self.stops_the_call(which, ok=ok)
-
-    def stops_the_call(self, which: int, **what: bool) -> None:
-        pairs = self.stopping()
-        worker, call = pairs[which % len(pairs)]
-        self.feed(ev.Replied(worker, call.id, "a reply", **what))
+        self.answers(self.stopping(), which, ok=ok)
 
     @precondition(lambda self: self.alive(WorkerState.CHECKING, WorkerState.DRAINING))
     @rule(which=WHICH)
@@ -334,13 +328,13 @@ class CoreRules(RuleBasedStateMachine):
     @rule(which=WHICH)
     def answer_that_it_is_unfit(self, which: int) -> None:
         self.faults -= 1
-        self.answers(which, ok=False, unfit=True)
+        self.answers(self.in_hand(), which, ok=False, unfit=True)
 
     @precondition(lambda self: self.faults and self.stopping())
     @rule(which=WHICH)
     def stop_the_call_and_be_unfit(self, which: int) -> None:
         self.faults -= 1
-        self.stops_the_call(which, ok=False, unfit=True)
+        self.answers(self.stopping(), which, ok=False, unfit=True)
 
     @precondition(lambda self: self.faults and self.alive(WorkerState.CHECKING, WorkerState.DRAINING))
     @rule(which=WHICH)
