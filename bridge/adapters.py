@@ -19,7 +19,6 @@ running script.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, overload
 
@@ -36,8 +35,6 @@ OnTimeout = Literal["kill", "interrupt"]
 
 _MARK = "__remuda_command__"
 _GROUP = "remuda.adapters"
-_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _OURS = {"dspy": "remuda.bridge.dspy_adapter:DSPyAdapter"}
 
 
@@ -109,6 +106,8 @@ def _declare(
     forgets: str | None,
     on_timeout: str | None,
 ) -> CommandInfo:
+    import inspect  # late: a worker that runs plain functions has no use for it, and it is a third of its start
+
     if not inspect.isfunction(function):
         raise ConfigError(f"@command is for methods written with def, and {function!r} is none; put it right above one")
     name = function.__name__
@@ -135,8 +134,9 @@ def _declare(
             "half of what it leaves in its worker might stay behind. Drop one of the two"
         )
     arguments = list(inspect.signature(function).parameters.values())[1:]
-    names = [argument.name for argument in arguments if argument.kind not in _MANY]
-    by_position = [argument.name for argument in arguments if argument.kind in _BY_POSITION]
+    kinds = inspect.Parameter
+    names = [each.name for each in arguments if each.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
+    by_position = [each.name for each in arguments if each.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     key_at = None
     for option, value in (("journal", journal), ("forgets", forgets)):
         if isinstance(value, str):
@@ -272,6 +272,8 @@ def _registered(name: str) -> str:
 
 def _marks(cls: type) -> dict[str, CommandInfo]:
     """The commands of a class, by the name of the attribute."""
+    import inspect  # late, as above
+
     marks = {}
     for name in dir(cls):
         info = getattr(inspect.getattr_static(cls, name, None), _MARK, None)

@@ -233,7 +233,7 @@ def _call(method: Any, args: Any) -> Any:
 
 def _misfit(method: Any, args: Any) -> str | None:
     """Why the arguments do not fit the signature, or None if they do, and the error is the command's own."""
-    import inspect  # already loaded, by the adapters' declarations
+    import inspect  # late, as in `adapters`; who has commands has loaded it
 
     try:
         signature = inspect.signature(method)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from remuda.runtime.config import PoolConfig as PoolConfig
     from remuda.runtime.config import Restart as Restart
     from remuda.runtime.config import Retry as Retry
+    from remuda.runtime.handles import Lease as Lease
+    from remuda.runtime.handles import Session as Session
     from remuda.runtime.opening import open_pool as open_pool
     from remuda.runtime.opening import run_pool as run_pool
-    from remuda.runtime.pool import Lease as Lease
     from remuda.runtime.pool import Pool as Pool
-    from remuda.runtime.pool import Session as Session
     from remuda.runtime.snapshot import PoolSnapshot as PoolSnapshot
     from remuda.runtime.snapshot import WorkerSnapshot as WorkerSnapshot
     from remuda.statemachines.errors import CallTimeout as CallTimeout
@@ -63,8 +63,9 @@ _WHERE = {
     "bridge.adapters": "command",
     "bridge.page": "progress",
     "runtime.config": "Breaker Health Limits PoolConfig Restart Retry",
+    "runtime.handles": "Lease Session",
     "runtime.opening": "open_pool run_pool",
-    "runtime.pool": "Lease Pool Session",
+    "runtime.pool": "Pool",
     "runtime.snapshot": "PoolSnapshot WorkerSnapshot",
     "statemachines.errors": (
         "CallTimeout Category CheckoutTimeout CircuitOpen ConfigError FrameTooLarge IllegalTransition "

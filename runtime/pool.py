@@ -11,8 +11,6 @@ one supervisor for each worker. Calls run in the tasks of their callers.
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,15 +21,17 @@ import trio
 
 from remuda.bridge import functions, messages
 from remuda.bridge.adapters import OnTimeout, check_on_timeout, command_name, reference_to
-from remuda.bridge.frames import HANDSHAKE_LIMIT, pack
+from remuda.bridge.frames import pack
 from remuda.bridge.journal import Journal
 from remuda.bridge.messages import CommandInfo, RemoteFailure
 from remuda.bridge.seam import Launcher, Usage
 from remuda.runtime import cgroup
+from remuda.runtime.boot import boot_frame, boot_message
 from remuda.runtime.config import PoolConfig
 from remuda.runtime.ends import OutOfMemory
 from remuda.runtime.events import CallEnded, Event, Observer, PoolChanged, Transition, Watcher
 from remuda.runtime.folders import Folders
+from remuda.runtime.handles import Lease, Session
 from remuda.runtime.link import Link
 from remuda.runtime.outcomes import value_of
 from remuda.runtime.snapshot import PoolSnapshot, WorkerSnapshot
@@ -58,7 +58,7 @@ from remuda.statemachines.policy import check_seconds
 from remuda.statemachines.pool import PoolState
 from remuda.statemachines.subjects import Call, Slot, Worker
 
-__all__ = ["Lease", "Pool", "Session"]
+__all__ = ["Pool"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -86,8 +86,8 @@ class Pool:
         self.folders = Folders() if launcher.local else None
         self.shutdown_frame = self.pack(messages.Shutdown())
         self._adapter = None if config.adapter is None else reference_to(config.adapter)
-        self._boot = self._boot_message()
-        self.boot_frame = self._boot_frame()
+        self._boot = boot_message(config, self._adapter)
+        self.boot_frame = boot_frame(self._boot)
         self._commands: dict[str, CommandInfo] | None = None
         self._observers = tuple(observers)
         self._watchers = tuple(observer for observer in observers if isinstance(observer, Watcher))
@@ -618,38 +618,6 @@ class Pool:
         """A message as a frame; raises SerializationError or FrameTooLarge."""
         return pack(messages.encode(message), self.config.max_frame_bytes)
 
-    def _boot_message(self) -> messages.Boot:
-        """What every worker is told first: to find things where the application finds them now."""
-        config = self.config
-        return messages.Boot(
-            adapter=self._adapter,
-            settings=config.settings,
-            sys_path=[entry for entry in sys.path if isinstance(entry, str)],  # others are ignored when importing
-            cwd=os.getcwd() if config.cwd is None else os.path.abspath(config.cwd),
-            main_path=functions.main_path(),
-            main_module=functions.main_module(),
-            codec="pickle" if self._adapter is None else "msgpack",
-            max_frame_bytes=config.max_frame_bytes,
-            limits=config.limits.told,
-        )
-
-    def _boot_frame(self) -> bytes:
-        boot = self._boot
-        try:
-            messages.encode((boot.sys_path, boot.cwd, boot.main_path))
-        except SerializationError as error:
-            raise ConfigError(
-                f"the paths of this process cannot be told to a worker: {error.message}. The working directory, "
-                "the script's path and each entry of sys.path must be valid UTF-8"
-            ) from error
-        try:
-            return pack(messages.encode(boot), HANDSHAKE_LIMIT)
-        except (SerializationError, FrameTooLarge) as error:
-            raise ConfigError(
-                f"PoolConfig.settings cannot be sent to a worker: {error.message}. Use plain data, or the path of a file",
-                context={"field": "settings"},
-            ) from error
-
     def words_before_start(self) -> tuple[str, ...]:
         """What was said, by whatever that was, before a worker had a process that could."""
         return self.launcher.stderr_tail() if isinstance(self.launcher, TendedLauncher) else ()
@@ -812,133 +780,6 @@ class Pool:
                 await self.aclose()
         finally:
             self._halt()
-
-
-class Session:
-    """Calls that belong together: they prefer the worker that served the last of them.
-
-    It is a preference. A call goes to another worker rather than wait, and state that has to be
-    there belongs into the journal (`remuda.command(journal=…)`), not into a worker's memory.
-    """
-
-    def __init__(self, pool: Pool, name: str) -> None:
-        self._pool = pool
-        self.name = name
-
-    @overload
-    async def call(
-        self,
-        command: str,
-        args: Mapping[str, object] | None = None,
-        /,
-        *,
-        timeout: float | None = None,
-        idempotent: bool | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> Any: ...
-
-    @overload
-    async def call(
-        self,
-        command: Callable[[Any, Unpack[Ts]], T],
-        /,
-        *args: Unpack[Ts],
-        timeout: float | None = None,
-        idempotent: bool | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> T: ...
-
-    async def call(  # type: ignore[misc]  # as above
-        self,
-        command: Any,
-        /,
-        *args: Any,
-        timeout: float | None = None,
-        idempotent: bool | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> Any:
-        """As `Pool.call`, in this session."""
-        return await self._pool._call(command, args, timeout, self.name, idempotent, on_timeout, None)
-
-    async def end(self) -> None:
-        """Forget the session's worker. Its name may be used again, as a new session."""
-        self._pool.feed(ev.EndSession(self.name))
-        await trio.lowlevel.checkpoint()
-
-
-class Lease:
-    """A worker that was checked out: yours until the block ends. One call at a time."""
-
-    def __init__(self, pool: Pool, call: Call) -> None:
-        self._pool = pool
-        self._lease = call
-        worker = call.worker
-        assert worker is not None
-        self.slot = worker.slot.index
-        self.generation = worker.generation
-
-    @overload
-    async def call(
-        self,
-        command: str,
-        args: Mapping[str, object] | None = None,
-        /,
-        *,
-        timeout: float | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> Any: ...
-
-    @overload
-    async def call(
-        self,
-        command: Callable[[Any, Unpack[Ts]], T],
-        /,
-        *args: Unpack[Ts],
-        timeout: float | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> T: ...
-
-    async def call(  # type: ignore[misc]  # as above
-        self,
-        command: Any,
-        /,
-        *args: Any,
-        timeout: float | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> Any:
-        """As `Pool.call`, on this worker. It is never repeated on another one.
-
-        If it is interrupted and the worker stops in time, the worker is still yours; the next call waits for
-        that. If not, the worker is killed, and the checkout ends with it.
-
-        Raises:
-            WorkerDied: the worker has ended; check out another.
-            InvalidLease: the block has ended, or another call on this worker is under way.
-        """
-        return await self._pool._call(command, args, timeout, None, False, on_timeout, self._lease)
-
-    async def run_sync(
-        self,
-        sync_fn: Callable[[Unpack[Ts]], T],
-        /,
-        *args: Unpack[Ts],
-        timeout: float | None = None,
-        on_timeout: OnTimeout | None = None,
-    ) -> T:
-        """As `Pool.run_sync`, on this worker."""
-        pool = self._pool
-        if pool._adapter is not None:
-            raise ConfigError(f"{pool.label} runs the commands of its adapter; use call")
-        command, payload = functions.request(sync_fn, args)
-        value = await pool._run(command, payload, None, timeout, None, False, on_timeout, self._lease)
-        return functions.loads(value, command)  # type: ignore[no-any-return]
-
-    def give_back(self) -> None:
-        """Give the worker back. The block does this by itself; doing it earlier, or again, is fine."""
-        try:
-            self._pool.feed(ev.Checkin(self._lease))
-        except InvalidLease:
-            pass  # the worker died, or it was given back already
 
 
 def _named(command: str, args: tuple[Any, ...]) -> dict[str, object]:

@@ -35,7 +35,8 @@ import trio
 
 from remuda.bridge import messages
 from remuda.runtime.events import Event, WorkerReady
-from remuda.runtime.pool import Lease, Pool
+from remuda.runtime.handles import Lease
+from remuda.runtime.pool import Pool
 from remuda.specs.linear import Moment
 from remuda.specs.simulated import SimLauncher
 from remuda.specs.witness import Execution, Witness

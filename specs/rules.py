@@ -46,8 +46,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from remuda.bridge.adapters import OnTimeout
 from remuda.runtime import dice
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
+from remuda.runtime.handles import Lease
 from remuda.runtime.opening import open_pool
-from remuda.runtime.pool import Lease, Pool
+from remuda.runtime.pool import Pool
 from remuda.runtime.snapshot import WorkerSnapshot
 from remuda.specs.claims import CANCELLED, Circumstances, Placed, Request, judge
 from remuda.specs.stepped import SteppedTrio

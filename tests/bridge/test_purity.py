@@ -9,6 +9,7 @@ import sys
 
 CODE = """
 import sys
+sys.modules["typing_extensions"] = None  # which msgspec takes along where it is installed; and it takes `inspect`
 before = set(sys.modules)
 import remuda.bridge.child
 import json
@@ -22,8 +23,7 @@ def test_a_worker_loads_little() -> None:
     loaded = json.loads(done.stdout)
     tops = {name.partition(".")[0] for name in loaded}
     assert tops.isdisjoint({"trio", "transitions", "structlog", "asyncio", "dspy", "typer", "rich", "hypothesis"})
-    # msgspec takes typing_extensions along where it is installed.
-    foreign = tops - set(sys.stdlib_module_names) - {"remuda", "msgspec", "typing_extensions"}
+    foreign = tops - set(sys.stdlib_module_names) - {"remuda", "msgspec"}
     assert foreign == set(), f"all that is loaded: {loaded}"
     ours = {name for name in loaded if name.startswith("remuda.")}
     assert ours == {
@@ -40,7 +40,17 @@ def test_a_worker_loads_little() -> None:
         "remuda.statemachines.errors",
     }
     late = {
-        *("importlib.metadata", "logging", "multiprocessing", "runpy", "socket", "ssl", "subprocess", "tempfile"),
+        *(
+            "importlib.metadata",
+            "inspect",
+            "logging",
+            "multiprocessing",
+            "runpy",
+            "socket",
+            "ssl",
+            "subprocess",
+            "tempfile",
+        ),
         *("concurrent.futures", "traceback", "unittest"),
     }
     assert late.isdisjoint(loaded)

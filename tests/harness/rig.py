@@ -26,8 +26,9 @@ import trio.testing
 
 from remuda.runtime.config import Breaker, Health, PoolConfig, Restart, Retry
 from remuda.runtime.events import CallEnded, Event, Transition, WorkerEnded
+from remuda.runtime.handles import Lease
 from remuda.runtime.opening import open_pool
-from remuda.runtime.pool import Lease, Pool
+from remuda.runtime.pool import Pool
 from remuda.statemachines import events as ev
 from remuda.statemachines.errors import RemudaError, UnknownCommand
 from remuda.statemachines.pool import PoolState

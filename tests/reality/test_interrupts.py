@@ -21,8 +21,9 @@ import trio
 from trio.testing import MockClock
 
 from remuda.runtime.config import Breaker
+from remuda.runtime.handles import Lease
 from remuda.runtime.opening import open_pool
-from remuda.runtime.pool import Lease, Pool
+from remuda.runtime.pool import Pool
 from remuda.statemachines.errors import CallTimeout, ConfigError, Interrupted, OutcomeUnknown, RemoteError, WorkerDied
 from tests.bridge.talk import stop
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from remuda.runtime.pool import Lease
+from remuda.runtime.handles import Lease
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import (

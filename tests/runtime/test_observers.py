@@ -21,7 +21,7 @@ from remuda.runtime.events import (
     WorkerReady,
     WorkerWrote,
 )
-from remuda.runtime.pool import Lease
+from remuda.runtime.handles import Lease
 from remuda.specs.behaviour import Begin, Behaviour, Finish, Reply, Say
 from remuda.statemachines.errors import CallTimeout, IllegalTransition, InvalidLease, OutcomeUnknown
 from remuda.statemachines.events import Checkin

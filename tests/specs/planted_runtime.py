@@ -17,8 +17,9 @@ import trio
 from remuda.bridge import messages
 from remuda.bridge.journal import Journal
 from remuda.bridge.seam import Evidence
+from remuda.runtime.handles import Lease
 from remuda.runtime.link import Link
-from remuda.runtime.pool import Lease, Pool
+from remuda.runtime.pool import Pool
 from remuda.runtime.ticket import Ticket
 from remuda.specs.probe import PLANS
 from remuda.specs.program import Program, Turn
