@@ -91,6 +91,14 @@ def held_by(pid: int | None) -> set[str]:
     return found
 
 
+async def until_holding(one: Template, theirs: set[str]) -> None:
+    """Wait until it has no worker left, nor a descriptor of one: a pidfd is closed after its worker was reaped."""
+    await until_childless(one)
+    with trio.fail_after(HANG):
+        while held_by(one.pid) != theirs:
+            await trio.lowlevel.checkpoint()
+
+
 def peak_kibibytes(pid: int | None) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
 
@@ -128,10 +136,7 @@ async def test_the_template_keeps_nothing_of_a_worker() -> None:
         before = held_by(one.pid)
         async with talking(launcher=fork_in(one)):
             assert held_by(one.pid) - before == {"anon_inode:[pidfd]"}
-        await until_childless(one)
-        with trio.fail_after(HANG):
-            while held_by(one.pid) != before:
-                await trio.lowlevel.checkpoint()
+        await until_holding(one, before)
 
 
 async def test_its_stdin_is_empty_and_its_session_and_group_its_own() -> None:
@@ -437,10 +442,11 @@ async def test_who_inherits_the_workers_of_a_dead_template_reaps_them() -> None:
 
 async def test_a_fork_that_is_given_up_anywhere_leaves_nothing() -> None:
     async with template() as one:
+        theirs = held_by(one.pid)
         async with talking(launcher=fork_in(one)):
             pass
-        await until_childless(one)
-        before, theirs = descriptors(), held_by(one.pid)
+        await until_holding(one, theirs)
+        before = descriptors()
         made = 0
         for point in range(1000):
             mark = Mark(point, Points.ALL)
@@ -457,8 +463,7 @@ async def test_a_fork_that_is_given_up_anywhere_leaves_nothing() -> None:
                 break
         assert made and point > 3
         await one.childless()
-        await until_childless(one)
-        assert held_by(one.pid) == theirs
+        await until_holding(one, theirs)
 
 
 async def test_a_template_that_is_given_up_anywhere_leaves_nothing() -> None:
@@ -522,8 +527,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + {room}, lowest + {room}))
                 assert descriptors() == before
             else:
                 (await one.fork(ORDER)).close()
-            await until_childless(one)
-            assert held_by(one.pid) == theirs
+            await until_holding(one, theirs)
 
 
 ENOUGH = 5 + 2  # what is handed over, and a pipe; later, in the place of that pipe, a pidfd
