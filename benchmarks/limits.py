@@ -3,6 +3,10 @@
 The child is forked, reads and writes what it has read. The parent writes, waits and reads, either in a
 blocking way or as trio does it (`wait_readable`). Messages are smaller than what a pipe takes at once, so
 that a read always has all of one. No pool can be faster.
+
+And one step further: a worker of remuda's without a pool. Its calls are pickled, framed, recorded on its
+page and answered as all calls are, but nobody chooses it, there is no deadline, and nothing is looked after.
+What a pool of remuda's takes beyond that is what it adds.
 """
 
 from __future__ import annotations
@@ -13,13 +17,16 @@ import signal
 import socket
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remuda.benchmarks.subjects import Blocking, Subject, Trio, Waiter
 
-__all__ = ["RawPipe", "RawSocketpair", "TrioPipe", "TrioSocketpair", "round_trip"]
+if TYPE_CHECKING:
+    from remuda.bridge.seam import WorkerProcess
+
+__all__ = ["RawPipe", "RawSocketpair", "TrioPipe", "TrioSocketpair", "WorkerAlone", "round_trip"]
 
 T = TypeVar("T")
 _ROOM = 1 << 16
@@ -135,19 +142,7 @@ class _Bare(_Limit, Trio):
         return await _there_and_back(self.children[0], args[0])  # type: ignore[return-value]
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        import trio
-
-        left = calls
-
-        async def again(child: Child) -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await _there_and_back(child, argument)
-
-        async with trio.open_nursery() as nursery:
-            for child in self.children[:callers]:
-                nursery.start_soon(again, child)
+        await _taking_turns(self.children[:callers], calls, lambda child: _there_and_back(child, argument))
 
 
 class TrioPipe(_Bare):
@@ -168,6 +163,89 @@ async def _there_and_back(child: Child, data: bytes) -> bytes:
     os.write(child.write_fd, data)
     await trio.lowlevel.wait_readable(child.read_fd)
     return os.read(child.read_fd, _ROOM)
+
+
+async def _taking_turns(who: Sequence[T], calls: int, call: Callable[[T], Awaitable[object]]) -> None:
+    """Each of them does one call after the other, until all together have done so many."""
+    import trio
+
+    left = calls
+
+    async def again(one: T) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await call(one)
+
+    async with trio.open_nursery() as nursery:
+        for one in who:
+            nursery.start_soon(again, one)
+
+
+class _Connection:
+    """A worker of remuda's, and what it takes to talk to it."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        from remuda.bridge import functions, messages
+        from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
+
+        self.process = process
+        self._functions, self._messages, self._pack = functions, messages, pack
+        self._limit, self._decoder = HANDSHAKE_LIMIT, Decoder(HANDSHAKE_LIMIT)
+        self._number = 0
+
+    async def boot(self) -> None:
+        from remuda.runtime.boot import boot_frame, boot_message
+        from remuda.runtime.config import PoolConfig
+
+        self.process.write(boot_frame(boot_message(PoolConfig(), None)))
+        await self._receive()
+
+    async def call(self, function: Callable[..., T], args: Sequence[Any]) -> T:
+        command, payload = self._functions.request(function, args)
+        self._number += 1
+        message = self._messages.Call(self._number, command, payload)
+        self.process.write(self._pack(self._messages.encode(message), self._limit))
+        reply = await self._receive()
+        return self._functions.loads(reply.value, command)  # type: ignore[no-any-return]
+
+    async def _receive(self) -> Any:
+        while True:
+            await self.process.readable()
+            data = self.process.read()
+            if data == b"":
+                raise EOFError("the worker has ended")
+            if data and (bodies := self._decoder.feed(data)):
+                return self._messages.decode_to_parent(bodies[0])
+
+
+class WorkerAlone(Trio):
+    """In trio's loop, a worker of remuda's, but no pool."""
+
+    needs = ("remuda.bridge.spawn", "remuda.bridge.process", "remuda.runtime.boot", "remuda.runtime.config")
+    connections: list[_Connection]
+
+    @asynccontextmanager
+    async def pool(self) -> AsyncGenerator[None]:
+        from remuda.bridge.seam import StartOrder
+        from remuda.bridge.spawn import SpawnLauncher
+
+        self.connections = []
+        try:
+            for number in range(self.workers):
+                process = await SpawnLauncher().start(StartOrder(pool="none", slot=number, generation=1))
+                self.connections.append(_Connection(process))
+                await self.connections[-1].boot()
+            yield
+        finally:
+            for connection in self.connections:
+                connection.process.close()
+
+    async def call(self, function: Callable[..., T], /, *args: Any) -> T:
+        return await self.connections[0].call(function, args)
+
+    async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
+        await _taking_turns(self.connections[:callers], calls, lambda one: one.call(function, (argument,)))
 
 
 def round_trip(times: int, size: int) -> float:

@@ -50,6 +50,7 @@ LIMITS = {
     "a socketpair, blocking": "RawSocketpair",
     TRIO_PIPE: "TrioPipe",
     TRIO_SOCKETPAIR: "TrioSocketpair",
+    "a worker, no pool": "WorkerAlone",
 }
 MODES = ("pinned", "free")
 EVALUATE = "dspy.Evaluate"
