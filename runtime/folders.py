@@ -56,9 +56,8 @@ class Folders:
         self._fd = -1  # of the pool's folder, locked
         self._path = ""
         self._closed = False
-        self._making = threading.Lock()
-        self._jobs = 0
-        self._idle = trio.Event()
+        self._access = threading.Condition()
+        self._removals = 0  # under way, in their threads
         self._threads = trio.CapacityLimiter(math.inf)  # not trio's own, which others may have filled
         _open.add(self)
 
@@ -83,31 +82,23 @@ class Folders:
     async def close(self) -> None:
         """Remove the pool's folder, after all that is under way. May be called again.
 
-        It goes on in its thread when it is cancelled.
+        It goes on in its thread when it is cancelled, and does its waiting there: whatever it has to wait
+        for, it has begun.
         """
-        while self._jobs:
-            await self._idle.wait()
-        if not self._closed:
-            with suppress(OSError):
-                await self._in_thread(self._close)
+        with suppress(OSError):
+            await self._in_thread(self._close)
 
     async def _in_thread(self, sync_fn: Callable[[], T], *, abandon: bool = True) -> T:
-        self._jobs += 1
         try:
             return await trio.to_thread.run_sync(sync_fn, limiter=self._threads, abandon_on_cancel=abandon)
         except RuntimeError as error:  # Python's own way to say that no thread is to be had
             raise OSError(errno.EAGAIN, str(error)) from error
-        finally:
-            self._jobs -= 1
-            if not self._jobs:
-                self._idle.set()
-                self._idle = trio.Event()
 
     def _make(self, name: str) -> str:
         base = "the temporary directory"
         try:
             base = tempfile.gettempdir()
-            with self._making:
+            with self._access:
                 try:
                     self._make_in_ours(name)
                 except FileNotFoundError:  # not there yet, or somebody has removed it
@@ -143,18 +134,23 @@ class Folders:
             self._let_go()
 
     def _remove(self, name: str) -> None:
-        with self._making:
+        with self._access:
             if self._fd < 0:
                 return
-            fd = os.open(".", _DIRECTORY, dir_fd=self._fd)  # one that `close` does not take away, nor holds the lock
+            fd = os.open(".", _DIRECTORY, dir_fd=self._fd)  # one that does not hold the lock
+            self._removals += 1
         try:
             _remove_tree(name, fd)
         finally:
             os.close(fd)
+            with self._access:
+                self._removals -= 1
+                self._access.notify_all()
 
     def _close(self) -> None:
-        with self._making:
+        with self._access:
             self._closed = True
+            self._access.wait_for(lambda: not self._removals)
             if self._fd >= 0:
                 with suppress(OSError):
                     _empty(self._fd)

@@ -26,6 +26,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, a template has the time to say how its workers end."""
+    monkeypatch.setattr("remuda.bridge.forkserver._STATUS_PATIENCE", 60.0)
+
+
 @pytest.fixture(scope="session")
 def _temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("TMPDIR")

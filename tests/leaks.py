@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Before:
         self._mark, self._folder = f"{MARK}={mark}".encode() if mark else None, folder
         self._children = set(_children())
         self._descriptors = _descriptors()
-        self._threads = set(threading.enumerate())
+        self._threads = {(thread, thread.name) for thread in threading.enumerate()}
         self._files = set(folder.iterdir()) if folder is not None else set()
 
     def left(self) -> list[str]:
@@ -55,10 +56,17 @@ class Before:
         threads = self._new_threads()  # first, since some of them wait for processes
         found = [f"process {pid} ({words})" for pid, words in self._processes()]
         found += [f"thread {thread.name}" for thread in threads]
-        if self._descriptors != _descriptors():
+        until = time.monotonic() + SECONDS
+        while things := self._things():  # a thread may have a name, and what it opens, a moment later
+            if time.monotonic() > until:
+                break
             gc.collect()  # what only a cycle holds is closed late, but it is closed
-            new = _descriptors() - self._descriptors
-            found += [f"descriptor of {target} ({count}×)" for target, count in new.items()]
+        return found + things
+
+    def _things(self) -> list[str]:
+        """Descriptors and files."""
+        new = _descriptors() - self._descriptors
+        found = [f"descriptor of {target} ({count}×)" for target, count in new.items()]
         if self._folder is not None:
             sweep(str(self._folder))  # of applications that were killed, as the next one does it
             found += [f"file {path.name}" for path in sorted(set(self._folder.iterdir()) - self._files)]
@@ -79,16 +87,32 @@ class Before:
         return left
 
     def _new_threads(self) -> list[threading.Thread]:
-        new = [t for t in threading.enumerate() if t not in self._threads and not t.name.startswith(_KEPT)]
-        for thread in new:
-            thread.join(SECONDS)
-        return [thread for thread in new if thread.is_alive()]
+        """Those that still have something to do. A thread of trio's is called by its job, and when that is done it
+        is kept for the next one: a thread that was there before may be busy with something of this test."""
+        until = time.monotonic() + SECONDS
+        while new := [
+            thread
+            for thread in threading.enumerate()
+            if (thread, thread.name) not in self._threads and not thread.name.startswith(_KEPT)
+        ]:
+            if time.monotonic() > until:
+                break
+            new[0].join(0.01)
+        return new
 
 
 def _children() -> list[int]:
-    """Children of this process, those that have ended and were not waited for included."""
-    tasks = Path("/proc/self/task")
-    return [int(pid) for task in tasks.iterdir() for pid in _read(task / "children").split()]
+    """Children of this process, those that have ended and were not waited for included.
+
+    They are listed by the thread that started them; when that ends, another one inherits them, which may be
+    one that was looked at before.
+    """
+    tasks, after = None, set(os.listdir("/proc/self/task"))
+    while tasks != after:
+        tasks = after
+        found = [int(pid) for task in tasks for pid in _read(Path(f"/proc/self/task/{task}/children")).split()]
+        after = set(os.listdir("/proc/self/task"))
+    return found
 
 
 def _marked(mark: bytes) -> set[int]:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from . import leaks
 from .leaks import MARK, Before
@@ -82,6 +84,30 @@ def test_a_thread(tmp_path: Path) -> None:
     assert before.left() == ["thread forgotten"]
     go.set()
     thread.join()
+    assert before.left() == []
+
+
+async def test_what_a_thread_that_was_there_before_has_to_do_for_this_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """trio keeps its threads for the next job, also over the end of a test; what they are called says whose that is."""
+    begun, go = threading.Event(), threading.Event()
+
+    def forgotten() -> None:
+        begun.set()
+        go.wait()
+
+    await trio.to_thread.run_sync(int)  # so that there is one
+    before = Before("", tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.to_thread.run_sync, forgotten, abandon_on_cancel=True))
+        while not begun.is_set():
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    (left,) = before.left()
+    assert left.startswith("thread forgotten")
+    monkeypatch.setattr(leaks, "SECONDS", 30)
+    go.set()
     assert before.left() == []
 
 

@@ -301,8 +301,9 @@ class Rig:
 
     async def _until_buried(self) -> None:
         """Wait until nothing is kept of those that have ended: threads look for their children, and empty their folders."""
-        folders = self.pool.folders
-        while len(self.pool._links) > len(self.tap.workers) or (folders is not None and folders._jobs):
+        folders, alive = self.pool.folders, self.tap.workers
+        assert folders is not None
+        while len(self.pool._links) > len(alive) or len(os.listdir(folders._path)) > len(alive) or folders._removals:
             await trio.lowlevel.checkpoint()  # nobody says so
 
     async def _retire(self, victim: Tapped) -> None:

@@ -26,7 +26,9 @@ from remuda.runtime.limits import LEAST_FILES, LEAST_MEMORY, Limits
 from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import OutcomeUnknown, PoolStartError, RemoteError, WorkerDeath
 
-from .world import HANG, load, read_fifo, world
+from .world import HANG, load, read_fifo, settled, world
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 MIB = 1 << 20
 QUICK = Health(interval=0.05, recheck=0.05)
@@ -309,15 +311,6 @@ async def test_a_small_worker_is_not_taken_for_as_large_as_its_application() -> 
 # ── Temporary files ─────────────────────────────────────────────────────────────────────────────
 
 
-async def settled(here: Any) -> None:
-    """Whatever is to be removed, is."""
-    folders = here.pool.folders
-    while any(link.worker.state == "terminated" for link in here.pool._links.values()):  # it looks for what has escaped
-        await trio.lowlevel.checkpoint()
-    while folders._jobs:
-        await folders._idle.wait()
-
-
 async def test_each_has_a_folder_of_its_own() -> None:
     async with world() as here:
         async with here.pool.checkout() as one, here.pool.checkout() as other:
@@ -350,7 +343,7 @@ async def test_it_goes_with_its_worker() -> None:
             assert folder.parent == Path(about["temp"])
             os.kill(about["pid"], signal.SIGKILL)
             await here.until(lambda: bool(here.of(WorkerEnded)))
-        await settled(here)
+        await settled(here.pool)
         assert not folder.parent.exists() and folder.parent.parent.exists()
         assert os.path.exists("/tmp"), "a link in it was not followed"
 

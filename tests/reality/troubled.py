@@ -22,6 +22,7 @@ import remuda.runtime.templates  # noqa: F401  # what is imported late may not b
 from remuda.runtime.config import Health, Restart
 from remuda.runtime.opening import open_pool
 from remuda.statemachines.errors import PoolStartError
+from tests.reality.world import settled
 
 QUICK = Restart(base=0.01, cap=0.05, burst=1000, period=1.0)
 WILD: dict[str, Any] = {
@@ -87,6 +88,7 @@ async def out_of_descriptors() -> None:
             assert await pool.call("echo", {"token": number}) == number
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         await until(pool, 2)
+        await settled(pool)
         after = len(os.listdir("/proc/self/fd"))
         say("healed", after - before)
 

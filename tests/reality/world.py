@@ -17,10 +17,11 @@ from remuda.runtime.events import Event, WorkerEnded
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Pool
 from remuda.statemachines.pool import PoolState
+from remuda.statemachines.worker import WorkerState
 
 from .table import LIMIT
 
-__all__ = ["HANG", "HERE", "Load", "World", "gone", "load", "read_fifo", "world"]
+__all__ = ["HANG", "HERE", "Load", "World", "gone", "load", "read_fifo", "settled", "world"]
 
 HERE = Path(__file__).parent
 HANG = 100.0
@@ -72,6 +73,19 @@ async def world(**fields: Any) -> AsyncIterator[World]:
     with trio.fail_after(HANG):
         async with open_pool(config, observers=[self.observe]) as self.pool:
             yield self
+
+
+async def settled(pool: Pool) -> None:
+    """Wait until nothing is kept of workers that have ended: what they left behind is looked for in threads."""
+    folders = pool.folders
+    assert folders is not None
+    while True:
+        links = list(pool._links.values())
+        known = {f"{link.worker.slot.index}.{link.worker.generation}" for link in links}
+        gone = all(link.worker.state is not WorkerState.TERMINATED for link in links)
+        if gone and known.issuperset(os.listdir(folders._path)) and not folders._removals:
+            return
+        await trio.lowlevel.checkpoint()
 
 
 async def read_fifo(path: str) -> str:

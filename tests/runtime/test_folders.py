@@ -97,28 +97,58 @@ async def test_somebody_has_removed_it(base: Path) -> None:
     assert list(base.iterdir()) == []
 
 
+class Held:
+    """A removal that is held up, as by a slow disk, until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go, self.done = threading.Event(), threading.Event(), False
+        self._real = module._remove_tree
+        monkeypatch.setattr(module, "_remove_tree", self._remove_tree)
+
+    def _remove_tree(self, name: str, parent: int) -> None:
+        self.begun.set()
+        assert self.go.wait(HANG)
+        self._real(name, parent)
+        self.done = True
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(HANG):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
 async def test_close_waits_for_what_is_under_way(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders, real, go, done = Folders(), module._remove_tree, threading.Event(), []
+    folders, removal = Folders(), Held(monkeypatch)
     await folders.make("0.1")
 
-    def slow(name: str, parent: int) -> None:
-        assert go.wait(HANG)
-        real(name, parent)
-        done.append(name)
+    async def let_it_go_on() -> None:
+        await until(lambda: folders._closed)
+        assert not removal.done
+        removal.go.set()
 
-    async def look() -> None:
-        await trio.testing.wait_all_tasks_blocked()
-        jobs = folders._jobs
-        go.set()
-        assert jobs == 1, "closing has not begun"
-
-    monkeypatch.setattr(module, "_remove_tree", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(folders.remove, "0.1")
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(look)
+        await until(removal.begun.is_set)
+        nursery.start_soon(let_it_go_on)
         await folders.close()
-        assert done == ["0.1"] and list(base.iterdir()) == []
+        assert removal.done and list(base.iterdir()) == []
+
+
+async def test_close_goes_on_when_it_was_cancelled(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it had to wait: the time for the end of a pool may be over as soon as its workers are gone."""
+    folders, removal = Folders(), Held(monkeypatch)
+    await folders.make("0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(folders.remove, "0.1")
+        await until(removal.begun.is_set)
+        nursery.start_soon(folders.close)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not removal.done and len(list(base.iterdir())) == 1
+    removal.go.set()
+    await until(lambda: not list(base.iterdir()))
+    await until(lambda: folders._fd < 0)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.EROFS])
@@ -318,10 +348,14 @@ trio.run(main)
 
 
 @pytest.mark.parametrize("how", ["alone", "forked"])
-async def test_the_next_pool_removes_what_a_killed_application_left(base: Path, how: str) -> None:
+async def test_the_next_pool_removes_what_a_killed_application_left(
+    base: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also if something that it had forked lives on: that holds no lock."""
+    from remuda.runtime import pool as runtime
     from remuda.runtime.opening import open_pool
 
+    monkeypatch.setattr(runtime, "_SWEEPING", HANG)
     program = [sys.executable, "-W", "ignore", "-c", KILLED, how]
     environment = {**os.environ, "TMPDIR": str(base)}
     application = subprocess.Popen(
