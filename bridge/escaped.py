@@ -37,7 +37,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-__all__ = ["MARK", "Traces", "clock", "end_all", "find", "new_mark", "stat_of"]
+__all__ = ["MARK", "Traces", "clock", "end_all", "find", "is_left", "new_mark", "stat_of"]
 
 MARK = "REMUDA_WORKER"
 """The variable. The application may be in a worker itself, so there may be several words, with spaces between."""
@@ -106,6 +106,22 @@ def clock() -> int:
     if sys.platform != "linux":
         return 0
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def is_left(pid: int) -> bool:
+    """Whether there is such a process that has not ended, or that we have not waited for."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # no such process, or the number is somebody else's by now
+        return False
+    if sys.platform != "linux":
+        return True
+    try:
+        state, parent, _ = stat_of(pid)
+    except OSError:
+        return False
+    # A worker whose template has died is not ours to reap; whoever inherited it does so when it gets to it.
+    return state not in "ZX" or parent == os.getpid()
 
 
 def find(traces: Traces) -> list[int]:

@@ -106,11 +106,7 @@ class Template:
             stack.callback(theirs.close)
             control = socket.socket(fileno=above_stderr(ours.detach()))
             stack.callback(control.close)
-            their_fd = above_stderr(theirs.detach())
-            try:
-                process = await launcher.run(order, "template", (their_fd,))
-            finally:
-                os.close(their_fd)
+            process = await launcher.run(order, "template", (above_stderr(theirs.detach()),))
             control.setblocking(False)
             stack.pop_all()
         return cls(process, control)
@@ -171,6 +167,12 @@ class Template:
                 message = (await self._ask(number, Reap(number))).message
                 assert isinstance(message, Reaped)
                 self._reaped[number] = message
+        if number not in self._reaped and not self._over:
+            # If it is us who are late, the answer may be there. It goes first.
+            try:
+                self._hear()
+            except (ProtocolError, OSError):
+                self.kill()  # `tend` will see its end
         reaped = self._reaped.get(number, Reaped(number, None))
         self._lose(number)
         return reaped
@@ -196,14 +198,8 @@ class Template:
         """Read what it says, until it ends."""
         try:
             while not self._over:
-                data = self._process.read()
-                if data is None:
+                if not self._hear():
                     await self._process.readable()
-                elif data:
-                    for body in self._decoder.feed(data):
-                        self._take(decode_from_template(body))
-                else:
-                    break
         except (ProtocolError, OSError, trio.ClosedResourceError):
             pass
         finally:
@@ -212,6 +208,16 @@ class Template:
             replies, self._replies = self._replies, {}
             for reply in replies.values():
                 reply.arrived.set()
+
+    def _hear(self) -> bool:
+        """Take what it has said since the last time; False if that is nothing."""
+        data = self._process.read()
+        if data is None:
+            return False
+        self._over = self._over or not data
+        for body in self._decoder.feed(data):
+            self._take(decode_from_template(body))
+        return True
 
     @property
     def is_dying(self) -> bool:
@@ -235,6 +241,7 @@ class Template:
         """Close all descriptors. A process that still lives does not survive it; its workers do."""
         if not self._closed:
             self._closed = self._over = True
+            _templates.discard(self)
             trio.lowlevel.notify_closing(self._control)
             self._control.close()
             self._process.close()

@@ -56,7 +56,7 @@ class SpawnLauncher:
         Args:
             order: for whom, and what is added to the environment.
             module: of the bridge: what it runs, a worker or (`template`) what makes workers.
-            extra: more descriptors to hand to that.
+            extra: more descriptors to hand to that; closed here, whatever comes of it.
 
         Raises:
             OSError: no process, no descriptor or no memory is to be had. Nothing is left behind.
@@ -83,9 +83,13 @@ class _Birth:
         self._given_up = False
 
     async def wait(self) -> SpawnedWorker:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        # Not through trio's limiter: who fills that with slow threads shall not keep workers from starting.
-        trio.lowlevel.start_thread_soon(self._spawn, self._deliver, "remuda-start")
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            # Not through trio's limiter: who fills that with slow threads shall not keep workers from starting.
+            trio.lowlevel.start_thread_soon(self._spawn, lambda _: None, "remuda-start")
+        except BaseException:
+            self._close_extra()
+            raise
         try:
             await self._over.wait()
         except trio.Cancelled:
@@ -98,10 +102,12 @@ class _Birth:
         assert self._outcome is not None
         return self._outcome.unwrap()
 
-    def _spawn(self) -> SpawnedWorker:
-        return _spawn(self._order, self._module, self._extra)
-
-    def _deliver(self, result: outcome.Outcome[SpawnedWorker]) -> None:
+    def _spawn(self) -> None:
+        """In the thread, which is called by this name until all is done: start it, and leave it to somebody."""
+        try:
+            result = outcome.capture(_spawn, self._order, self._module, self._extra)
+        finally:
+            self._close_extra()
         with self._lock:
             self._outcome = result
             wanted = not self._given_up
@@ -113,6 +119,11 @@ class _Birth:
                 pass
         if isinstance(result, outcome.Value):
             result.value.discard()
+
+    def _close_extra(self) -> None:
+        """They are closed where they are handed on: elsewhere the number could be another's by then."""
+        for fd in self._extra:
+            os.close(fd)
 
 
 def _spawn(order: StartOrder, module: str, extra: tuple[int, ...]) -> SpawnedWorker:

@@ -82,9 +82,9 @@ DESCRIPTORS = 5
 NUMBER_BYTES = 8
 """A packet of descriptors carries the number of the worker that they are for, big-endian."""
 
-_MOMENTS, _MOMENT = 20, 0.005
+_MOMENTS, _MOMENT = 100, 0.005
 """How often, and after how many seconds, it is looked again for threads: `join` returns before the system's
-own has gone."""
+own has gone, and where the system is busy that takes its time. What is refused is refused for good."""
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1):

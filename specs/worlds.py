@@ -16,10 +16,10 @@ second of a rule is a hundredth of a second there.
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -358,7 +358,13 @@ class RealWorld(World):
     def leftovers(self) -> list[str]:
         """Processes that run, or were not waited for."""
         all_of_them: list[LocalWorker | Template] = [*self._launcher.workers, *self._templates]
-        return [f"process {one.pid} was left behind" for one in all_of_them if _exists(one.pid)]
+        pids = [one.pid for one in all_of_them if one.pid is not None]
+        until = time.monotonic() + _GOING
+        while (left := [pid for pid in pids if escaped.is_left(pid)]) and time.monotonic() < until:
+            for thread in threading.enumerate():
+                if thread.name.startswith("remuda-reaper-"):  # one that did not die in the pool's time; it was killed
+                    thread.join(0.01)
+        return [f"process {pid} was left behind" for pid in left]
 
     def close(self) -> None:
         """Whatever happened: the run ends and nothing is left."""
@@ -408,21 +414,8 @@ class RealWorld(World):
         return Counter(int(line) for line in self._witness.read_text().split())
 
 
-def _exists(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    if not os.path.isdir("/proc/self"):
-        return True
-    try:
-        state, parent, _ = escaped.stat_of(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    # A worker whose template has died is not ours to reap; whoever inherited it does so when it gets to it.
-    return not (state == "Z" and parent != os.getpid())
+_GOING = 10.0
+"""Seconds that what was killed may take to go."""
 
 
 class _Register:

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from remuda.bridge.escaped import is_left
 from remuda.cli.questions import Question, is_right, questions
 from remuda.cli.run import Job, Totals, answer, pool_config, until_signal
 from remuda.runtime.events import Event, WorkerEnded, WorkerReady
@@ -76,7 +77,7 @@ class Tally:
 
     def left(self) -> list[int]:
         """The workers that still run."""
-        return [pid for pid in sorted(self.pids) if _runs(pid)]
+        return [pid for pid in sorted(self.pids) if is_left(pid)]
 
 
 def demo(
@@ -241,14 +242,6 @@ def _count(output: Path, asked: list[Question]) -> tuple[Counter[int], int]:
         counts[entry["line"]] += 1
         right += is_right(asked[entry["line"] - 1], entry.get("outputs", {}).get("answer", ""))
     return counts, right
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):  # no such process, or the number is somebody else's by now
-        return False
-    return True
 
 
 def _spread(seconds: list[float]) -> str:

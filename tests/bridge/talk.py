@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from remuda.bridge import messages
+from remuda.bridge import forkserver, messages
 from remuda.bridge.forkserver import ForkedWorker, Template
 from remuda.bridge.frames import HANDSHAKE_LIMIT, Decoder, pack
 from remuda.bridge.process import LocalWorker
@@ -158,12 +158,22 @@ class ForkingLauncher:
         return await self.template.fork(order)
 
 
+@contextmanager
+def patient() -> Iterator[None]:
+    """Wait for the exit status of a forked worker as long as it takes."""
+    before, forkserver._STATUS_PATIENCE = forkserver._STATUS_PATIENCE, HANG
+    try:
+        yield
+    finally:
+        forkserver._STATUS_PATIENCE = before
+
+
 @asynccontextmanager
 async def template(
     adapter: str | None = "unruly:Unruly", preload: Sequence[str] = (), *, prepared: bool = True, **fields: Any
 ) -> AsyncIterator[Template]:
-    """A template; gone at the end of the block."""
-    with trio.fail_after(HANG):
+    """A template; gone at the end of the block. However busy the machine is, it has the time to say how workers end."""
+    with trio.fail_after(HANG), patient():
         one = await Template.start(SpawnLauncher(), StartOrder(pool="tests", slot=-1, generation=1))
         try:
             async with trio.open_nursery() as nursery:

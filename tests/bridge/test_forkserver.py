@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from remuda.bridge import forkserver, functions, messages
 from remuda.bridge.forkserver import ForkedWorker, Template
 from remuda.bridge.seam import StartOrder, TemplateFailed, TemplateLost, TemplateUnfit
 from remuda.bridge.spawn import SpawnLauncher
+from remuda.bridge.template import Reap, ToTemplate
 from remuda.specs.checkpoints import Mark, Points
 
 from .talk import (
@@ -41,7 +43,7 @@ from .talk import (
     template,
 )
 
-ORDER = StartOrder(pool="tests", slot=1, generation=1)
+ORDER = StartOrder(pool="tests", slot=1, generation=1, patience=HANG)
 
 
 def module(folder: Path, name: str, text: str) -> dict[str, Any]:
@@ -361,6 +363,29 @@ async def test_a_stopped_template_hides_no_death(monkeypatch: pytest.MonkeyPatch
         await one.childless()
 
 
+async def test_an_answer_that_is_there_counts_however_late_we_are(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+) -> None:
+    """When the loop was blocked, the answer and the end of our patience come up together."""
+    put = Template._put
+
+    def put_and_be_late(one: Template, message: ToTemplate) -> None:
+        put(one, message)
+        if isinstance(message, Reap):
+            assert one._flush()
+            assert select.select([one._process._read_fd], [], [], HANG)[0]
+            mock_clock.jump(1.0)
+
+    async with template() as one:
+        monkeypatch.setattr(Template, "_put", put_and_be_late)
+        monkeypatch.setattr(forkserver, "_STATUS_PATIENCE", 0.5)
+        for _ in range(20):  # in either order
+            async with talking(launcher=fork_in(one)) as talk:
+                talk.worker.signal(signal.SIGTERM)
+                assert await talk.worker.wait() == -signal.SIGTERM
+        monkeypatch.undo()
+
+
 async def test_many_wait_for_a_stopped_template_and_give_up() -> None:
     async with template() as one:
         one._control.setsockopt(1, 7, 4096)  # SOL_SOCKET, SO_SNDBUF: some of them have to wait to be heard
@@ -666,6 +691,8 @@ async def test_what_was_opened_and_closed_again_does_no_harm(tmp_path: Path) -> 
     """A thread that was joined is gone, though the system needs a moment for it."""
     text = """
 import os, select, socket, sqlite3, threading
+import remuda.bridge.template
+remuda.bridge.template._MOMENTS = 12_000  # this machine may be busy
 for _ in range(50):
     threads = [threading.Thread(target=os.getpid) for _ in range(3)]
     for thread in threads: thread.start()

@@ -23,7 +23,7 @@ from remuda.bridge.spawn import SpawnedWorker, SpawnLauncher
 
 from .talk import HANG, Talk, descriptors, started, talking
 
-ORDER = StartOrder(pool="tests", slot=1, generation=1)
+ORDER = StartOrder(pool="tests", slot=1, generation=1, patience=HANG)
 
 
 def spawned(talk: Talk) -> SpawnedWorker:

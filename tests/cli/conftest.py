@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,22 @@ class CommandLine:
         assert len(found) == len(entries)
         return found
 
-    def processes(self) -> list[int]:
-        """All processes with the mark that have not ended."""
+    def left(self) -> list[int]:
+        """All processes with the mark that do not end: who was told to takes a moment, and is waited for."""
+        while pids := self._processes():
+            for pid in pids:
+                try:
+                    fd = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    continue
+                try:
+                    if not select.select([fd], [], [], 30)[0]:
+                        return pids
+                finally:
+                    os.close(fd)
+        return []
+
+    def _processes(self) -> list[int]:
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -98,24 +113,13 @@ class CommandLine:
                 pass
         return found
 
-    def wait_for_all(self) -> None:
-        """Wait until every process with the mark has ended (workers notice that their parent was killed)."""
-        for pid in self.processes():
-            try:
-                fd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                assert select.select([fd], [], [], 30)[0], f"process {pid} was left behind"
-            finally:
-                os.close(fd)
-
 
 @pytest.fixture
 def remuda(tmp_path: Path) -> Iterator[CommandLine]:
     line = CommandLine(tmp_path)
     yield line
-    left = line.processes()
+    left = line.left()
     for pid in left:
-        os.kill(pid, 9)
+        with suppress(ProcessLookupError):
+            os.kill(pid, 9)
     assert not left

@@ -61,7 +61,7 @@ def test_a_signal_ends_it_and_all_that_it_has_started(remuda: Any, signum: int) 
     process.send_signal(signum)
     process.communicate()
     assert process.returncode == 128 + signum
-    remuda.wait_for_all()
+    assert remuda.left() == []
 
 
 @pytest.mark.parametrize(

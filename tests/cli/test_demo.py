@@ -39,7 +39,7 @@ def test_a_small_one(remuda: Any) -> None:
     assert found["processes left"] == "0"
     assert float(found["answered from the right passage"].rstrip("%")) > 80
     assert "every question has exactly one answer" in out and err == ""
-    assert remuda.processes() == []
+    assert remuda.left() == []
     assert list(remuda.folder.iterdir()) == []  # its files were in TMPDIR, which is here
 
 
@@ -51,7 +51,7 @@ def test_interrupted(remuda: Any, signum: signal.Signals, expected: int) -> None
         out, err = process.communicate()
     assert process.returncode == expected
     assert f"stopped by {signum.name}" in out and err == ""
-    assert remuda.processes() == []
+    assert remuda.left() == []
     assert list(remuda.folder.iterdir()) == []
 
 

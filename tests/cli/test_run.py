@@ -83,18 +83,18 @@ def test_what_a_program_does_to_its_worker_is_its_own_business(remuda: Any) -> N
     assert entries[1]["error"]["type"] == "OutcomeUnknown" and "It was tried 5 times" in entries[1]["error"]["message"]
     assert entries[4]["error"] == {"type": "LookupError", "message": "it was told to"}
     assert "a worker died: " in err and "workers died like this: " in err
-    assert remuda.processes() == []
+    assert remuda.left() == []
 
 
 def test_a_program_that_hangs(remuda: Any) -> None:
     """Alone with its worker, and nobody looks: its deadline ends it all the same, and it is not tried again."""
     remuda.write({"do": "hang"}, {"do": "go", "n": 2})
-    code, _, _ = remuda(*remuda.obey("--workers", "1", "--timeout", "3"))
+    code, _, _ = remuda(*remuda.obey("--workers", "1", "--timeout", "10"))
     entries = remuda.entries()
     assert code == 1 and set(entries) == {1, 2}
     assert entries[1]["error"]["type"] == "CallTimeout" and "its worker was killed" in entries[1]["error"]["message"]
     assert entries[2]["outputs"] == {"twice": 4}
-    assert remuda.processes() == []
+    assert remuda.left() == []
 
 
 def test_many_deaths_open_no_breaker_and_fail_no_pool(remuda: Any) -> None:
@@ -125,7 +125,7 @@ def test_interrupted(remuda: Any, signum: signal.Signals, expected: int) -> None
     assert "2 records: 2 answered, 0 failed" in out
     assert "Traceback" not in err
     assert set(remuda.entries()) == {1, 2}  # no entry says that it was interrupted
-    assert remuda.processes() == []
+    assert remuda.left() == []
     (remuda.folder / "open").touch()
     code, _, err = remuda(*command)
     assert code == 0 and "going on: 2 of 5 records are done" in err
@@ -148,7 +148,7 @@ def test_killed_again_and_again(remuda: Any) -> None:
             process.kill()
             process.communicate()
         assert process.returncode == -signal.SIGKILL
-        remuda.wait_for_all()
+        assert remuda.left() == []
         with open(remuda.output, "ab") as output:  # and what a kill in the middle of a write leaves
             output.write(b'{"line": 9, "outp')
     (remuda.folder / "open").touch()
@@ -213,7 +213,7 @@ def test_a_pool_that_does_not_start(remuda: Any) -> None:
     remuda.write(SKY)
     code, out, err = remuda("run", "--signature", "no arrow", *QA[3:])
     assert code == 2 and err.startswith("remuda: the signature of program 'run' is 'no arrow', which DSPy does not")
-    assert remuda.processes() == []
+    assert remuda.left() == []
     assert remuda(*QA)[0] == 0
     assert remuda.entries()[1]["outputs"] == {"answer": "The sky is blue."}
 
