@@ -117,7 +117,8 @@ class Circumstances:
     """What else happened, that may explain an outcome.
 
     Attributes:
-        exact: whether time is virtual, so that what happens at a deadline happens exactly then.
+        exact: whether time is virtual, so that what happens at a deadline happens exactly then, and what a
+            worker has begun is known even if it was killed at that moment.
         begun: how often the call was begun, as the workers say; None if nobody knows.
         attempts: how often an idempotent call may be begun.
         lost: whether a worker was crashed, stopped or garbled by a rule.
@@ -152,7 +153,7 @@ def _of_the_outcome(placed: Placed, seen: Circumstances) -> str | None:
     if isinstance(outcome, RemoteError | SerializationError | FrameTooLarge):
         return _of_the_error(placed, plan)
     if isinstance(outcome, OutcomeUnknown):
-        if begun == 0:
+        if begun == 0 and seen.exact:
             return "unknown_only_where_it_began: no worker has begun it"
         if plan is not None and not plan.ends and not seen.lost and not seen.closing:
             return "no_death_without_a_cause: nothing was done to its worker"

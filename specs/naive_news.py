@@ -89,7 +89,9 @@ class Expectations:
         call = event.call
         lease = None if call.lease is None else self.calls.get(call.lease)
         held = lease.worker if lease is not None and lease.where == "lease" else None
-        if held is not None and (held.call is not None or (held.interrupted is not None and call.deadline > self.now)):
+        if held is not None and held.call is not None:
+            return True
+        if held is not None and held.interrupted is not None and held.state in _HELD and call.deadline > self.now:
             return True
         self.calls[call] = KnownCall(call)
         refusing = {PoolState.FAILED: Verdict.POOL_FAILED, **dict.fromkeys(CLOSING, Verdict.CLOSED)}

@@ -264,13 +264,13 @@ class Core:
     def _submit_on_lease(self, call: Call, lease: Call, now: float) -> None:
         """A call on a worker that its caller holds: it does not wait, and is never moved."""
         worker = lease.worker
+        alive = (WorkerState.BUSY, WorkerState.INTERRUPTING, WorkerState.DRAINING)
         if worker is not None:
             if worker.call is not None:
                 raise InvalidLease("this worker is busy with another call of its holder; await that one first")
-            if worker.interrupted is not None and call.deadline > now:
+            if worker.interrupted is not None and worker.state in alive and call.deadline > now:
                 raise InvalidLease("this worker has yet to stop a call of its holder; try again when it has")
         self.calls[call.id] = call
-        alive = (WorkerState.BUSY, WorkerState.INTERRUPTING, WorkerState.DRAINING)
         if worker is None or worker.state not in alive:
             self._refuse(call, Verdict.DIED, now, "the worker that was checked out has ended")
         elif call.deadline <= now:

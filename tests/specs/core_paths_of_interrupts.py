@@ -210,6 +210,18 @@ def it_dies_on_a_checkout_before_it_has_stopped(it: CoreRules) -> None:
 
 
 @path()
+def it_hangs_up_on_a_checkout_before_it_has_stopped(it: CoreRules) -> None:
+    """That it has yet to stop is no answer any more: it never will."""
+    it.check_out(60.0, None)
+    it.make_a_call_on_a_checkout(0, 3.0, False, True)
+    it.the_next_thing_is_due()
+    it.hang_up(0)
+    it.make_a_call_on_a_checkout(0, 60.0, False)
+    assert last(it) is Verdict.DIED
+    it.exit_when_told_to(0, False, 1.0)
+
+
+@path()
 def it_is_retired_on_a_checkout_before_it_has_stopped(it: CoreRules) -> None:
     for unfit in False, True:
         it.check_out(60.0, None)
