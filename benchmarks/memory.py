@@ -22,9 +22,14 @@ def own_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
 def descendants(pid: int | None = None, proc: Path = Path("/proc")) -> list[int]:
     """The processes that come of this one (default: ours), itself not among them."""
     found: list[int] = []
-    for task in sorted((proc / str(pid or os.getpid()) / "task").glob("*/children")):
+    tasks = proc / str(pid or os.getpid()) / "task"
+    try:
+        threads = sorted(os.listdir(tasks))
+    except OSError:  # it has ended
+        return []
+    for thread in threads:
         try:
-            children = [int(child) for child in task.read_text("ascii").split()]
+            children = [int(child) for child in (tasks / thread / "children").read_text("ascii").split()]
         except OSError:  # the thread has ended
             continue
         for child in children:

@@ -147,7 +147,7 @@ def run_cell(cell: Cell, scale: Scale, signals: Signals) -> Outcome:
         told = [msgspec.json.encode(value).decode() for value in (cell, scale)]
         with open(words, "wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "remuda.benchmarks.driver", *told, str(result)],
+                [sys.executable, "-P", "-m", "remuda.benchmarks.driver", *told, str(result)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

@@ -76,7 +76,7 @@ def test_who_survives_a_kill_and_who_does_not() -> None:
     assert ours["idle, survived"] == ours["busy, survived"] == [1.0, 1.0]
     assert len(ours["idle"]) == len(ours["busy"]) == 2
     assert ours["told"] == [1.0, 1.0]
-    broken = recovery(ProcessPool(1), Scale(patience=0.1), 2)
+    broken = recovery(ProcessPool(1), Scale(patience=3.0), 2)
     assert broken["idle, survived"] == [0.0], "it is broken for good, and there is no second kill"
     assert broken["busy, survived"] == [0.0]
     assert "idle" not in broken
