@@ -21,6 +21,7 @@ from remuda.bridge import points
 from remuda.runtime.opening import open_pool
 from remuda.runtime.pool import Pool
 from remuda.specs.fixtures import SimulatedPools
+from tests.bridge.talk import state_of
 
 STATIONS = """
 import time
@@ -137,12 +138,22 @@ async def test_who_stands_there_goes_on_when_the_block_ends(folder: Path) -> Non
         assert await pool.call("travel", {"number": 2}) == 2
 
 
-async def test_slowed_at_a_point(folder: Path) -> None:
+async def test_slowed_at_a_point(folder: Path, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1.0
+
+    async def travel(pool: Pool) -> None:
+        with pytest.raises(remuda.CallTimeout):
+            await pool.call("travel", {"number": 1}, timeout=1000)
+
     async with real(folder) as pool:
         with testing.armed(pool, "leaving", do="slow", seconds=100) as point:
-            with pytest.raises(remuda.CallTimeout), trio.fail_after(30):
-                await pool.call("travel", {"number": 1}, timeout=0.1)
-            arrival = await point.reached()
+            with trio.fail_after(1030):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(travel, pool)
+                    arrival = await point.reached(timeout=30)
+                    while state_of(arrival.pid) != "S":  # were it not slow, it would sleep when it has answered
+                        await trio.lowlevel.checkpoint()
+                    mock_clock.jump(1000)
             with pytest.raises(RuntimeError, match='do="hang"'):
                 arrival.release()
             with pytest.raises(RuntimeError, match='do="hang"'):

@@ -26,7 +26,7 @@ async def test_a_new_generation_has_the_programs_and_the_model() -> None:
             assert len(killed) == 2
             run = await pool.call("execute_program", RUN, idempotent=True)
             assert run["outputs"] == {"answer": "green"}
-            async with pool.checkout() as one, pool.checkout() as other:
+            async with pool.checkout(timeout=60) as one, pool.checkout(timeout=60) as other:  # who are just coming up
                 for worker in (one, other):
                     ping = await worker.call("ping")
                     assert ping["pid"] not in killed

@@ -29,13 +29,11 @@ VIRTUAL = {"autojump_clock", "mock_clock", "MockClock", "SteppedTrio", "stepped"
 MAY_SLEEP = {
     "runtime/pool.py:_keep_time": "after the application stood still, workers get back the time that they lost by it",
     "bridge/template.py:_other_threads": "nobody says when a thread that was joined is gone; it takes a moment",
-    "tests/reality/test_trouble.py:test_it_is_stopped_with_all_kinds_of_things_under_way": "an application that stands still",
     "tests/reality/test_interrupts.py:_announce_and_sleep": "it runs in a worker, and is interrupted there",
     "runtime/link.py:_stack": "nobody says when a stack is written; it is looked for a moment, and no longer",
     "bridge/forkserver.py:_collect_ourselves": "nobody says when orphans have a new parent; it takes a moment",
     "tests/bridge/test_interrupts.py:again": "a signal that comes just before a system call does not end it: it is sent again",
     "bridge/points.py:arrive": "a test has ordered that this worker be slow",
-    "tests/reality/test_pauses.py:block": "an application that stands still is what is tested",
     "tests/reality/test_pauses.py:test_the_application_is_stopped_and_continued": "so that it stands still past a deadline",
 }
 """Sleeps that do not wait for something to be there, and what they do instead."""
@@ -86,6 +84,11 @@ def test_nothing_sleeps_in_order_to_wait() -> None:
     """The rooms wait for events; when something is due is the core's business (`next_due`)."""
     assert found(SLEEPS, rooms()) == []
     assert found(BLOCKING, suite()) == []
+
+
+def test_what_may_sleep_does() -> None:
+    sleeping = {where for path in (*rooms(), *suite()) for name, _, where in names(path) if name in SLEEPS | BLOCKING}
+    assert MAY_SLEEP.keys() - sleeping == set()
 
 
 def test_where_a_test_sleeps_time_is_virtual() -> None:

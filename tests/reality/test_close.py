@@ -48,6 +48,8 @@ async def test_every_worker_hangs(command: str) -> None:
             if command == "stopped":
                 for pid in before:
                     os.kill(pid, signal.SIGSTOP)
+            else:
+                await here.until(lambda: {worker.phase for worker in here.pool.snapshot().workers} == {"running"})
             nursery.start_soon(here.pool.aclose)
             await trio.testing.wait_all_tasks_blocked()
             assert ended == [PoolClosed] * 2

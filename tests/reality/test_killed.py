@@ -50,6 +50,8 @@ class Launcher(SpawnLauncher):
 
 async def kill_in_setup():
     await read_fifo(fifo)
+    while len(pids) < 2:  # the first may be as far before the second has been noted
+        await trio.lowlevel.checkpoint()
     die()
 
 async def everybody(pool):

@@ -11,20 +11,21 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from remuda.runtime.config import PoolConfig, Restart
+from remuda.runtime.config import Health, PoolConfig, Restart
 from remuda.runtime.events import WorkerEnded
 from remuda.runtime.opening import open_pool
 from remuda.runtime.records import open_run
+from tests.bridge.talk import state_of
 
-from .test_pauses import block
+from .test_pauses import SECONDS, block
 from .world import HANG, HERE, load, world
 
 PROGRAM = [sys.executable, str(HERE / "troubled.py")]
@@ -39,6 +40,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
 
 
+def children(pid: int) -> list[int]:
+    """Those of a process that is stopped; they are listed by the thread that started them."""
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for child in " ".join(lists).split()]
+
+
 def run(*arguments: str) -> list[str]:
     done = subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, timeout=HANG, check=False, env=environment()
@@ -49,13 +56,24 @@ def run(*arguments: str) -> list[str]:
 
 # ── It does not get to it ───────────────────────────────────────────────────────────────────────
 
+STOPPED = """
+import functools, runpy, signal, sys, trio, trio.testing
+
+clock = trio.testing.MockClock(rate=0.1)
+signal.signal(signal.SIGCONT, lambda *_: clock.jump(10))
+trio.run = functools.partial(trio.run, clock=clock)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""A program whose time goes slowly, so that it has enough of it; but when it is continued ten seconds have passed."""
+
 
 def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> None:
     """Calls that are answered meanwhile, a checkout, health checks; all of them past their time."""
     fifos = [str(tmp_path / name) for name in ("small", "large")]
     for fifo in fifos:
         os.mkfifo(fifo)
-    program = [*PROGRAM, "stopped", *fifos]
+    program = [PROGRAM[0], "-c", STOPPED, PROGRAM[1], "stopped", *fifos]
     with subprocess.Popen(
         program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
     ) as application:
@@ -67,7 +85,11 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
         with small, large:
             small.write("x" * 10)
             large.write("x" * 200_000)
-        time.sleep(4.5)  # past the deadlines: this is what is tested, and not a way to wait
+        workers = children(application.pid)
+        assert len(workers) == 4
+        for worker in workers:
+            while state_of(worker) != "S":  # it sleeps when it has answered, as far as a pipe reaches
+                os.sched_yield()
         application.send_signal(signal.SIGCONT)
         application.stdin.write("\n")
         application.stdin.flush()
@@ -76,15 +98,18 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [10, 4_000_000], ids=["small", "larger than all pipes"])
-async def test_a_deadline_of_the_callers_own_is_noticed_late(size: int) -> None:
+async def test_a_deadline_of_the_callers_own_is_noticed_late(
+    size: int, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whether its caller still takes the answer is trio's affair; a healthy worker is not killed for it."""
-    async with world(max_frame_bytes=8_000_000) as here:
-        begins = trio.current_time()
-        with trio.move_on_after(0.5):
+    mock_clock.rate = 1.0
+    monkeypatch.setattr("remuda.runtime.pool._CATCHING_UP", HANG)
+    async with world(max_frame_bytes=8_000_000, health=Health(interval=HANG)) as here:
+        with trio.move_on_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.pool.call, "large", {"size": size})
                 await trio.testing.wait_all_tasks_blocked()
-                block(begins + 2)
+                block(here.pool, mock_clock)
         assert {worker.state for worker in here.pool.snapshot().workers} == {"ready"}
         assert here.of(WorkerEnded) == []
         assert await here.pool.call("echo", {"token": 1}) == 1

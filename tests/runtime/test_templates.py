@@ -403,7 +403,7 @@ async def test_a_template_that_cannot_be_killed_is_not_waited_for(autojump_clock
 
 
 @pytest.mark.parametrize("never", [TemplatePlay(end="hangs"), TemplatePlay(launch_seconds=1e9)], ids=["hangs", "late"])
-async def test_who_waits_for_a_template_that_will_never_be_is_spawned(never: TemplatePlay) -> None:
+async def test_who_waits_for_a_template_that_will_never_be_is_spawned(never: TemplatePlay, mock_clock: Any) -> None:
     async with ground(never) as play, trio.open_nursery() as nursery:
         tending = trio.CancelScope()
 
@@ -467,6 +467,7 @@ def adapter(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> st
 
 async def test_forked_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
+    monkeypatch.setattr(templates, "_FORK_PATIENCE", 60.0)  # a busy machine is no reason to spawn here
     tea = adapter(tmp_path, monkeypatch)
     async with open_pool(adapter=tea, max_workers=1, preload=("preloaded",), observers=[events.append]) as pool:
         _, parent, preloaded = await pool.call("look")
@@ -516,14 +517,19 @@ async def test_all_that_a_template_said_before_it_died_is_told(tmp_path: Path, m
 
 
 ESCAPING = """
+escaped, done = os.pipe()
 child = os.fork() if os.environ.get("REMUDA_TEST_ESCAPE") else 1
 if not child:
     import signal
     os.setsid()
+    os.close(done)
     while True:
         signal.pause()
+os.close(done)
 if child > 1:
+    os.read(escaped, 1)
     print("escaped", child)
+os.close(escaped)
 """
 
 
