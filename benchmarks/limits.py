@@ -17,11 +17,11 @@ import signal
 import socket
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remuda.benchmarks.subjects import Blocking, Subject, Trio, Waiter
+from remuda.benchmarks.subjects import Blocking, Subject, Trio, Waiter, taking_turns
 
 if TYPE_CHECKING:
     from remuda.bridge.seam import WorkerProcess
@@ -142,7 +142,7 @@ class _Bare(_Limit, Trio):
         return await _there_and_back(self.children[0], args[0])  # type: ignore[return-value]
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        await _taking_turns(self.children[:callers], calls, lambda child: _there_and_back(child, argument))
+        await taking_turns(self.children[:callers], calls, lambda child: _there_and_back(child, argument))
 
 
 class TrioPipe(_Bare):
@@ -163,23 +163,6 @@ async def _there_and_back(child: Child, data: bytes) -> bytes:
     os.write(child.write_fd, data)
     await trio.lowlevel.wait_readable(child.read_fd)
     return os.read(child.read_fd, _ROOM)
-
-
-async def _taking_turns(who: Sequence[T], calls: int, call: Callable[[T], Awaitable[object]]) -> None:
-    """Each of them does one call after the other, until all together have done so many."""
-    import trio
-
-    left = calls
-
-    async def again(one: T) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            await call(one)
-
-    async with trio.open_nursery() as nursery:
-        for one in who:
-            nursery.start_soon(again, one)
 
 
 class _Connection:
@@ -245,7 +228,7 @@ class WorkerAlone(Trio):
         return await self.connections[0].call(function, args)
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        await _taking_turns(self.connections[:callers], calls, lambda one: one.call(function, (argument,)))
+        await taking_turns(self.connections[:callers], calls, lambda one: one.call(function, (argument,)))
 
 
 def round_trip(times: int, size: int) -> float:

@@ -18,7 +18,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,7 @@ from remuda.benchmarks.tasks import whoami
 if TYPE_CHECKING:
     import trio
 
-__all__ = ["Blocking", "Subject", "Trio", "missing", "run"]
+__all__ = ["Blocking", "Subject", "Trio", "missing", "run", "taking_turns"]
 
 T = TypeVar("T")
 Waiter = Callable[[float | None], Any]
@@ -117,19 +117,7 @@ class Trio(Subject):
         yield
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        import trio
-
-        left = calls
-
-        async def again() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await self.call(function, argument)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(callers):
-                nursery.start_soon(again)
+        await taking_turns(range(callers), calls, lambda _: self.call(function, argument))
 
     async def attempt(self, seconds: float) -> int:
         import trio
@@ -166,6 +154,23 @@ class Trio(Subject):
         import trio
 
         await trio.lowlevel.wait_readable(fd)
+
+
+async def taking_turns(who: Iterable[T], calls: int, call: Callable[[T], Awaitable[object]]) -> None:
+    """Each of them does one call after the other, until all together have done so many."""
+    import trio
+
+    left = calls
+
+    async def again(one: T) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await call(one)
+
+    async with trio.open_nursery() as nursery:
+        for one in who:
+            nursery.start_soon(again, one)
 
 
 class Blocking(Subject):

@@ -27,9 +27,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient() -> Iterator[None]:
     """However busy the machine is, a template has the time to say how its workers end."""
-    monkeypatch.setattr("remuda.bridge.forkserver._STATUS_PATIENCE", 60.0)
+    from .bridge.talk import patient
+
+    with patient():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -40,17 +40,7 @@ def test_a_worker_loads_little() -> None:
         "remuda.statemachines.errors",
     }
     late = {
-        *(
-            "importlib.metadata",
-            "inspect",
-            "logging",
-            "multiprocessing",
-            "runpy",
-            "socket",
-            "ssl",
-            "subprocess",
-            "tempfile",
-        ),
-        *("concurrent.futures", "traceback", "unittest"),
+        *("importlib.metadata", "logging", "multiprocessing", "runpy", "socket", "ssl", "subprocess", "tempfile"),
+        *("concurrent.futures", "inspect", "traceback", "unittest"),
     }
     assert late.isdisjoint(loaded)

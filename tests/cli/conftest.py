@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 import uuid
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.reality.world import gone
 
 PROGRAMS = '''
 """A program that does what its record says; no model is asked."""
@@ -91,16 +92,8 @@ class CommandLine:
     def left(self) -> list[int]:
         """All processes with the mark that do not end: who was told to takes a moment, and is waited for."""
         while pids := self._processes():
-            for pid in pids:
-                try:
-                    fd = os.pidfd_open(pid)
-                except ProcessLookupError:
-                    continue
-                try:
-                    if not select.select([fd], [], [], 30)[0]:
-                        return pids
-                finally:
-                    os.close(fd)
+            if not gone(pids, 30):
+                return pids
         return []
 
     def _processes(self) -> list[int]:

@@ -35,6 +35,7 @@ from remuda.statemachines.pool import PoolState
 from remuda.statemachines.worker import WorkerState
 
 from ..leaks import _children  # noqa: TID252  # tests are no package that is installed
+from ..reality.world import settled  # noqa: TID252  # as above
 from .cuts import Cut, Frame, Recording, frames
 from .paths import INSIDE, acts, cutting
 from .tap import Tapped, tapping
@@ -286,7 +287,7 @@ class Rig:
             victim.disarm()
         await self._until_whole()
         await self._other_works()
-        await self._until_buried()
+        await settled(self.pool)
         self._note(seen)
         return seen
 
@@ -298,13 +299,6 @@ class Rig:
                 await self._until(lambda: self._whole or self._has_ended(victim))
             if self._has_ended(victim):
                 await self._until(lambda: self._whole or self._victim is not victim)
-
-    async def _until_buried(self) -> None:
-        """Wait until nothing is kept of those that have ended: threads look for their children, and empty their folders."""
-        folders, alive = self.pool.folders, self.tap.workers
-        assert folders is not None
-        while len(self.pool._links) > len(alive) or len(os.listdir(folders._path)) > len(alive) or folders._removals:
-            await trio.lowlevel.checkpoint()  # nobody says so
 
     async def _retire(self, victim: Tapped) -> None:
         """Ask it to go, wait until it is gone and its successor is there to be told what to be."""

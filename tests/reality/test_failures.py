@@ -25,9 +25,8 @@ pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.happens.replace(" ", "-"))
-async def test_during_a_call(row: Row, fifo: str, mock_clock: MockClock) -> None:
+async def test_during_a_call(row: Row, fifo: str, clock: MockClock) -> None:
     """What is about a deadline does not wait for it: the clock is put forward when the call has begun."""
-    mock_clock.rate = 1.0
     args = {name: value.replace(FIFO, fifo) if isinstance(value, str) else value for name, value in row.args.items()}
     async with world(health=Health(interval=0.05, recheck=0.05, timeout=HANG)) as here:
         pool = here.pool
@@ -35,7 +34,7 @@ async def test_during_a_call(row: Row, fifo: str, mock_clock: MockClock) -> None
         async with load(pool, 3):
             async with trio.open_nursery() as nursery:
                 if row.signal or row.deadline:
-                    nursery.start_soon(strike, here, row, fifo, mock_clock)
+                    nursery.start_soon(strike, here, row, fifo, clock)
                 await check(pool, row, args)
             await here.until(lambda: here.whole)
         after = {worker.pid for worker in pool.snapshot().workers}

@@ -346,12 +346,10 @@ async def test_what_has_left_the_group_goes_with_the_pool(how: str) -> None:
     assert gone([left], SOON)
 
 
-async def test_what_has_left_the_group_goes_when_its_time_is_over(fifo: str, mock_clock: MockClock) -> None:
-    mock_clock.rate = 1.0
-
+async def test_what_has_left_the_group_goes_when_its_time_is_over(fifo: str, clock: MockClock) -> None:
     async def expire() -> None:
         await read_fifo(fifo)
-        mock_clock.jump(30.0)  # the calls of others have a minute
+        clock.jump(30.0)  # the calls of others have a minute
 
     async with besieged() as here:
         async with trio.open_nursery() as nursery:

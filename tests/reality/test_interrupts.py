@@ -38,12 +38,6 @@ STACK_WITHIN = 50.0
 
 
 @pytest.fixture
-def clock(mock_clock: MockClock) -> MockClock:
-    mock_clock.rate = 1.0
-    return mock_clock
-
-
-@pytest.fixture
 def time_for_stacks(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, a worker has the time to write down its stack.
 

@@ -36,14 +36,6 @@ PAUSE = 50.0
 """For how long the loop is blocked; less than `HANG`, by which a world is given up."""
 
 
-@pytest.fixture
-def clock(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> MockClock:
-    mock_clock.rate = 1.0
-    # A second is enough for a worker that can run, and here it is not said that it can.
-    monkeypatch.setattr("remuda.runtime.pool._CATCHING_UP", HANG)
-    return mock_clock
-
-
 def block(pool: Pool, clock: MockClock) -> None:
     """What an application must not do: for so long that all workers with a call have begun to answer."""
     for link in pool._links.values():
@@ -54,7 +46,9 @@ def block(pool: Pool, clock: MockClock) -> None:
 
 @pytest.mark.parametrize("size", [10, 200_000], ids=["small", "larger than a pipe"])
 @pytest.mark.parametrize("others", [0, 4])
-async def test_the_loop_is_blocked_while_it_is_answered(size: int, others: int, clock: MockClock) -> None:
+async def test_the_loop_is_blocked_while_it_is_answered(
+    size: int, others: int, clock: MockClock, unhurried: None
+) -> None:
     answers: list[Any] = []
     async with world(max_workers=2) as here:
         pool = here.pool
@@ -82,7 +76,7 @@ async def _in_vain(pool: Any) -> None:
         pass
 
 
-async def test_the_loop_is_blocked_while_workers_come_up(clock: MockClock) -> None:
+async def test_the_loop_is_blocked_while_workers_come_up(clock: MockClock, unhurried: None) -> None:
     async with trio.open_nursery() as nursery:
 
         async def later() -> None:

@@ -19,6 +19,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from remuda.benchmarks.memory import descendants
 from remuda.runtime.config import Health, PoolConfig, Restart
 from remuda.runtime.events import WorkerEnded
 from remuda.runtime.opening import open_pool
@@ -38,12 +39,6 @@ def descriptors() -> int:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
-
-
-def children(pid: int) -> list[int]:
-    """Those of a process that is stopped; they are listed by the thread that started them."""
-    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for child in " ".join(lists).split()]
 
 
 def run(*arguments: str) -> list[str]:
@@ -85,7 +80,7 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
         with small, large:
             small.write("x" * 10)
             large.write("x" * 200_000)
-        workers = children(application.pid)
+        workers = descendants(application.pid)
         assert len(workers) == 4
         for worker in workers:
             while state_of(worker) != "S":  # it sleeps when it has answered, as far as a pipe reaches
@@ -98,18 +93,14 @@ def test_it_is_stopped_with_all_kinds_of_things_under_way(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [10, 4_000_000], ids=["small", "larger than all pipes"])
-async def test_a_deadline_of_the_callers_own_is_noticed_late(
-    size: int, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deadline_of_the_callers_own_is_noticed_late(size: int, clock: MockClock, unhurried: None) -> None:
     """Whether its caller still takes the answer is trio's affair; a healthy worker is not killed for it."""
-    mock_clock.rate = 1.0
-    monkeypatch.setattr("remuda.runtime.pool._CATCHING_UP", HANG)
     async with world(max_frame_bytes=8_000_000, health=Health(interval=HANG)) as here:
         with trio.move_on_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.pool.call, "large", {"size": size})
                 await trio.testing.wait_all_tasks_blocked()
-                block(here.pool, mock_clock)
+                block(here.pool, clock)
         assert {worker.state for worker in here.pool.snapshot().workers} == {"ready"}
         assert here.of(WorkerEnded) == []
         assert await here.pool.call("echo", {"token": 1}) == 1
