@@ -15,7 +15,7 @@ original, so whoever copies a world drops them first.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from operator import attrgetter
@@ -30,6 +30,8 @@ T = TypeVar("T")
 Plan: TypeAlias = tuple[list[str], Callable[[Any], Iterable[Any]]]
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None), type, FunctionType, BuiltinFunctionType)
+
+_DICTS = frozenset({dict, Counter, OrderedDict})
 
 
 class Duplicator:
@@ -59,7 +61,7 @@ class Duplicator:
                 made[id(old)] = new = object.__new__(kind)
                 for name, value in zip(names, values_of(old), strict=True):
                     setattr(new, name, value if type(value) in shared else of(value))
-            elif kind is dict or kind is Counter:
+            elif kind in _DICTS:
                 made[id(old)] = new = kind()
                 if old:
                     for key, value in old.items():

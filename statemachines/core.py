@@ -70,6 +70,12 @@ _REFUSING = {
 
 _WITH_WORKER = (CallState.ASSIGNED, CallState.RUNNING)
 
+# What each call asks for. In Python 3.11 a member costs more to find in its enum than a step of a table does.
+_ASSIGNED = CallState.ASSIGNED
+_ASSIGN, _START, _SUCCEED, _FAIL = CallTrigger.ASSIGN, CallTrigger.START, CallTrigger.SUCCEED, CallTrigger.FAIL
+_BUSY, _HALF_OPEN = WorkerState.BUSY, BreakerState.HALF_OPEN
+_ANSWERED, _SUCCESS = Verdict.ANSWERED, Outcome.SUCCESS
+
 
 class Core:
     """See the module's text.
@@ -127,7 +133,8 @@ class Core:
         effects: list[Effect] = []
         self._effects = self.crew.effects = effects
         _HANDLERS[type(event)](self, event, now)
-        self._settle(now)
+        if self.waiters.count or self.crew.changed or self.breaker.state is not self._breaker_state:
+            self._settle(now)
         return effects
 
     def next_due(self) -> float:
@@ -195,7 +202,7 @@ class Core:
             self.sessions.bind(session, worker, now)
             if not self._session_alarm.alarm:
                 self.timers.arm(self._session_alarm, self.sessions.next_due())
-        CALL.step(call, CallTrigger.ASSIGN, now)
+        CALL.step(call, _ASSIGN, now)
         call.worker = worker
         worker.occupant = call
         if call.is_lease:
@@ -243,11 +250,11 @@ class Core:
             self._submit_on_lease(call, call.lease, now)
             return
         self.calls[call.id] = call
-        refusal = _REFUSING.get(self.pool.state)
-        if refusal is not None:
-            self._refuse(call, refusal, now)
+        state = self.pool.state
+        if state in _REFUSING:
+            self._refuse(call, _REFUSING[state], now)
             return
-        at_once = self.crew.has_idle and not self.waiters.count and self.pool.state in _SERVING
+        at_once = not self.waiters.count and self.crew.has_idle and state in _SERVING
         if call.deadline <= now and not (call.is_lease and at_once):
             self._time_out(call, now)
             return
@@ -290,7 +297,7 @@ class Core:
         if call.permit is None:
             self._refuse(call, Verdict.CIRCUIT_OPEN, now, retry_after=self.breaker.retry_after(now))
             return False
-        if self.breaker.state is BreakerState.HALF_OPEN:
+        if self.breaker.state is _HALF_OPEN:
             self._arm_breaker()  # the first probe starts its clock
         return True
 
@@ -384,15 +391,15 @@ class Core:
             return  # the call is over for its caller
         worker.call = None
         worker.served += 1
-        if call.state is CallState.ASSIGNED:
+        if call.state is _ASSIGNED:
             call.attempts += 1
-            CALL.step(call, CallTrigger.START, now)
-        CALL.step(call, CallTrigger.SUCCEED if event.ok else CallTrigger.FAIL, now)
-        self._conclude(call, Verdict.ANSWERED, Outcome.SUCCESS, now, reply=event.reply)
+            CALL.step(call, _START, now)
+        CALL.step(call, _SUCCEED if event.ok else _FAIL, now)
+        self._conclude(call, _ANSWERED, _SUCCESS, now, reply=event.reply)
         lease = call.lease
         if lease is None or worker.occupant is not lease:
             worker.occupant = None
-            if worker.state in (WorkerState.BUSY, WorkerState.DRAINING):
+            if worker.state is _BUSY or worker.state is WorkerState.DRAINING:
                 self.crew.release(worker, now, event.unfit)
         elif event.unfit:  # on a lease: the holder keeps it until it lets go
             self.crew.retire(worker, "an error implicated it", now)
@@ -454,6 +461,18 @@ class Core:
             CALL.step(call, CallTrigger.LOSE, now, worker.cause)
             verdict = Verdict.VIOLATION if worker.violation else Verdict.UNKNOWN
             self._conclude(call, verdict, Outcome.FAILURE, now, cause=worker.cause)
+
+    def hands_over_from(self, worker: Worker) -> bool:
+        """Whether nobody will ask how this worker ended: the call that it has not begun goes to another."""
+        call = worker.call
+        return (
+            call is not None
+            and call.state is CallState.ASSIGNED
+            and call.lease is None
+            and call.handovers < self.policy.retry.handovers
+            and worker.was_useful  # else the pool may fail of it, and says why
+            and self.pool.state not in _REFUSING
+        )
 
     def _break_lease(self, worker: Worker, now: float) -> None:
         """The worker that somebody had checked out is gone; its holder learns it at its next use."""

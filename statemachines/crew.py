@@ -36,9 +36,14 @@ USABLE = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.CHECKING, W
 
 _ENDING = frozenset({WorkerState.DRAINING, WorkerState.TERMINATING, WorkerState.TERMINATED})
 
+# What each call asks for. In Python 3.11 a member costs more to find in its enum than a step of a table does.
+_READY, _CHECKOUT, _CHECKIN = WorkerState.READY, WorkerTrigger.CHECKOUT, WorkerTrigger.CHECKIN
+_BASE = SlotKind.BASE
+
 
 class Crew:
     __slots__ = (
+        "_full_size",
         "_idle",
         "_idle_overflow",
         "_observer",
@@ -57,6 +62,7 @@ class Crew:
     def __init__(self, policy: Policy, timers: Timers, now: float, observer: Observer | None) -> None:
         self._policy = policy
         self._observer = observer
+        self._full_size = policy.max_workers + policy.overflow + policy.spares
         self.timers = timers
         self.budget = Budget(policy.restart.burst, policy.restart.period, now)
         self.slots: dict[int, Slot] = {}
@@ -152,7 +158,7 @@ class Crew:
     @property
     def at_full_size(self) -> bool:
         """Whether `grow` could add nothing (a cheap test for the busiest path)."""
-        return len(self.slots) >= self._policy.max_workers + self._policy.overflow + self._policy.spares
+        return len(self.slots) >= self._full_size
 
     def _add(self, kind: SlotKind, now: float) -> Slot:
         slot = Slot(self.next_index, kind, now=now, history=self._policy.history)
@@ -194,6 +200,7 @@ class Crew:
             return
         WORKER.step(worker, WorkerTrigger.INIT_COMPLETE, now)
         SLOT.step(worker.slot, SlotTrigger.SERVE, now)
+        self.timers.disarm(worker)
         worker.was_ready = True
         worker.last_active = now
         self.changed = True
@@ -211,7 +218,7 @@ class Crew:
             worker = self._idle.popitem()[0]
         else:
             worker = self._idle_overflow.popitem()[0]
-        WORKER.step(worker, WorkerTrigger.CHECKOUT, now)
+        WORKER.step(worker, _CHECKOUT, now)
         return worker
 
     def release(self, worker: Worker, now: float, unfit: bool) -> None:
@@ -223,8 +230,8 @@ class Crew:
             self.changed = True
         else:
             worker.failures = 0
-            state = WORKER.step(worker, WorkerTrigger.CHECKIN, now)
-        if state is WorkerState.READY:
+            state = WORKER.step(worker, _CHECKIN, now)
+        if state is _READY:
             self._to_idle(worker, now)
         elif state is WorkerState.DEGRADED:
             self.timers.arm(worker, now + self._policy.health.recheck)
@@ -236,7 +243,7 @@ class Crew:
 
     def _to_idle(self, worker: Worker, now: float) -> None:
         kind = worker.slot.kind
-        if kind is SlotKind.BASE:
+        if kind is _BASE:
             self._idle[worker] = None
         elif kind is SlotKind.OVERFLOW:
             self._idle_overflow[worker] = None
@@ -244,11 +251,10 @@ class Crew:
             self._spares[worker] = None
             if (empty := self._without_worker()) is not None:
                 self._fill(empty, now)
-        # The busiest path does not touch the heap: an alarm that is too early is set right when it
-        # comes up.
-        due = now + self._patience(worker)
-        if not worker.alarm or worker.due > due:
-            self.timers.arm(worker, due)
+        # The busiest path does not touch the heap: an alarm of the last time it was idle is too early, and is
+        # set right when it comes up. (While it is busy it has no other: it shows its health by working.)
+        if not worker.alarm:
+            self.timers.arm(worker, now + self._patience(worker))
 
     def _patience(self, worker: Worker) -> float:
         """Seconds without work after which something is to be done about an idle worker."""
@@ -381,7 +387,7 @@ class Crew:
         self.timers.arm(worker, math.inf if rung is Rung.KILL else now + self._policy.stop_grace)
 
     def exited(self, worker: Worker, cause: str, draw: float, now: float) -> None:
-        """The process is gone and reaped: what becomes of its slot."""
+        """The process has ended: what becomes of its slot."""
         WORKER.step(worker, WorkerTrigger.EXITED, now, worker.cause or cause)
         self._not_idle(worker)
         self.timers.disarm(worker)
@@ -389,12 +395,11 @@ class Crew:
         self.changed = True
         slot = worker.slot
         slot.worker = None
-        useful = worker.was_ready and (worker.served > 0 or worker.on_purpose)
-        if useful:
+        if worker.was_useful:
             slot.attempts = 0
-        if self.closing or (slot.kind is SlotKind.OVERFLOW and useful):
+        if self.closing or (slot.kind is SlotKind.OVERFLOW and worker.was_useful):
             self._close_slot(slot, now)
-        elif useful or worker.on_purpose:
+        elif worker.was_useful or worker.on_purpose:
             SLOT.step(slot, SlotTrigger.RESTART, now, worker.cause)
             self._to_start.append(slot)
         else:
@@ -441,8 +446,6 @@ class Crew:
                 self._begin_check(worker, now)
             else:
                 self.timers.arm(worker, worker.last_active + self._patience(worker))
-        elif state is WorkerState.BUSY:
-            self.timers.arm(worker, now + health.interval)  # it shows its health by working
         elif state is WorkerState.DEGRADED:
             self._begin_check(worker, now)
         elif state in (WorkerState.CHECKING, WorkerState.DRAINING):

@@ -120,7 +120,7 @@ class ChannelFailed(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The process is gone and reaped, its channel read to the end, the evidence looked at.
+    """The process has ended, its group was killed, its channel read to the end, the evidence looked at.
 
     `began`: whether the call it had been sent is shown to have begun. `draw`: for a backoff.
     """

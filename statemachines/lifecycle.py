@@ -105,6 +105,10 @@ class Choice(msgspec.Struct, Generic[S], frozen=True):
     """All of them must agree. None at all: the choice is always open."""
 
 
+NONE: deque[Step] = deque(maxlen=0)
+"""The history of everything that keeps none."""
+
+
 class Subject(Generic[S_co]):
     """Base class of anything that has a lifecycle. Subclasses add the guards, as properties.
 
@@ -141,7 +145,7 @@ class Subject(Generic[S_co]):
         """
         self.state: S_co = lifecycle.initial
         self.since = now
-        self.history: deque[Step] = deque(maxlen=history)
+        self.history: deque[Step] = deque(maxlen=history) if history else NONE
         self.observer = observer
         self.observer_errors = 0
 
@@ -229,6 +233,8 @@ class Lifecycle(Generic[S, T]):
         if dest is not source:
             subject.state = dest
             subject.since = now
+        if subject.history is NONE and subject.observer is None:
+            return dest  # nobody will ever ask
         taken = Step(trigger, source, dest, now, reason)
         subject.history.append(taken)
         if subject.observer is not None:

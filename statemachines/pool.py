@@ -64,7 +64,7 @@ class PoolTrigger(StrEnum):
     DRAIN = "drain"
     """It shall close."""
     CLOSE = "close"
-    """The last call has its outcome and the last worker is reaped."""
+    """The last call has its outcome and the last worker has ended."""
 
 
 S, T = PoolState, PoolTrigger

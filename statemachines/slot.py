@@ -4,9 +4,9 @@ The slot is what stays. It has a number, a kind (base, overflow, spare) and a ge
 counts its workers; slot and generation together name one worker for ever. They are part of every
 lease, timer and late event, so that what belongs to a worker that is gone is recognised and dropped.
 
-A slot has one worker at a time, from `restart` until that worker's process has been reaped:
+A slot has one worker at a time, from `restart` until that worker's process has ended:
 
-    starting → serving → stopping → (the process is reaped) → starting, backoff, quarantined or closed
+    starting → serving → stopping → (the process ends) → starting, backoff, quarantined or closed
 
 The process may also die by itself, and then the slot goes on from where it was. Which way it goes
 is a decision about *why* the worker is gone, and the core makes it, with the budget at hand:
@@ -20,7 +20,7 @@ is a decision about *why* the worker is gone, and the core makes it, with the bu
 That is why these three are three triggers without guards, and not one with: what decides between
 them (budget, cause of death, jitter) belongs to no slot alone.
 
-`closed` is final. A slot is closed when its worker is reaped and it will not get another one: the
+`closed` is final. A slot is closed when its worker has ended and it will not get another one: the
 pool shuts down or shrinks, or it was overflow and is no longer needed.
 """
 
@@ -43,7 +43,7 @@ class SlotState(StrEnum):
     SERVING = "serving"
     """Its worker has completed its handshake."""
     STOPPING = "stopping"
-    """Its worker is being ended and is not reaped yet."""
+    """Its worker is being ended, and has not yet."""
     BACKOFF = "backoff"
     """Empty; the next worker waits for its delay to pass."""
     QUARANTINED = "quarantined"

@@ -62,6 +62,7 @@ class Call(Subject[CallState]):
         idempotent: bool = False,
         interrupt: bool = False,
         is_lease: bool = False,
+        lease: Call | None = None,
         request: Any = None,
         history: int = 16,
     ) -> None:
@@ -75,7 +76,7 @@ class Call(Subject[CallState]):
         self.is_lease = is_lease
         self.request = request
         """The runtime's own: what to send and whom to tell. The core never looks at it."""
-        self.lease: Call | None = None
+        self.lease = lease
         """The checkout on whose worker it runs."""
         self.worker: Worker | None = None
         self.permit: Permit | None = None
@@ -156,6 +157,11 @@ class Worker(Subject[WorkerState]):
     @property
     def at_failure_limit(self) -> bool:
         return self.failures >= self.failure_limit
+
+    @property
+    def was_useful(self) -> bool:
+        """Whether its slot may have the next one at once: it did something, or was not to do any more."""
+        return self.was_ready and (self.served > 0 or self.on_purpose)
 
     def __repr__(self) -> str:
         return f"<worker {self.slot.index}.{self.generation} {self.state}>"

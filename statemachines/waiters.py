@@ -15,6 +15,7 @@ others wait for the next.
 from __future__ import annotations
 
 from bisect import insort
+from collections import OrderedDict
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
@@ -42,8 +43,9 @@ class Waiters(Generic[W]):
     __slots__ = ("_lanes", "_returned", "count")
 
     def __init__(self) -> None:
-        # Insertion order is the order of the turns; dicts as ordered sets, so that leaving is O(1).
-        self._lanes: dict[str | None, dict[W, None]] = {}
+        # Insertion order is the order of the turns; lanes are ordered sets, so that leaving is O(1). To find the
+        # first of a plain dict is not: it looks at every place from which another has left.
+        self._lanes: dict[str | None, OrderedDict[W, None]] = {}
         self._returned: list[W] = []
         self.count = 0
 
@@ -66,7 +68,10 @@ class Waiters(Generic[W]):
 
     def add(self, waiter: W) -> None:
         """A newcomer: to the end of its lane."""
-        self._lanes.setdefault(waiter.session, {})[waiter] = None
+        lane = self._lanes.get(waiter.session)
+        if lane is None:
+            lane = self._lanes[waiter.session] = OrderedDict()
+        lane[waiter] = None
         self.count += 1
 
     def put_back(self, waiter: W) -> None:
@@ -96,8 +101,10 @@ class Waiters(Generic[W]):
 
     def first(self) -> W:
         """The next in turn, who stays. Raises KeyError if none waits."""
-        for waiter in self:
-            return waiter
+        if self._returned:
+            return self._returned[0]
+        for lane in self._lanes.values():
+            return next(iter(lane))
         raise KeyError("nobody is waiting")
 
     def pop(self) -> W:
@@ -112,13 +119,14 @@ class Waiters(Generic[W]):
             self._returned = [other for other in self._returned if other.session != waiter.session]
             still = [*others, *self._lanes.pop(waiter.session, ())]
             if still:
-                self._lanes[waiter.session] = dict.fromkeys(still)
+                self._lanes[waiter.session] = OrderedDict.fromkeys(still)
             return waiter
         session, lane = next(iter(self._lanes.items()))
-        waiter = next(iter(lane))
-        del lane[waiter]
-        del self._lanes[session]
-        if lane:
+        waiter, _ = lane.popitem(last=False)
+        if not lane:
+            del self._lanes[session]
+        elif len(self._lanes) > 1:
+            del self._lanes[session]
             self._lanes[session] = lane
         return waiter
 

@@ -14,7 +14,7 @@ memory, the adapter raised `WorkerUnfit`), or a health check that failed, makes 
 gets health checks, and no calls, until one passes. At the limit of failures it is ended instead.
 The guard `at_failure_limit` includes the failure that is being reported: count first, then step.
 
-`terminating` begins when the decision has fallen, and lasts until the process has been reaped.
+`terminating` begins when the decision has fallen, and lasts until the process has ended.
 Whatever the process had already sent, or the runtime had already asked, may arrive in that time,
 so every trigger is declared there, as a step that stays. Only `exited` leads on, and it may come
 from anywhere: processes die without asking.
@@ -59,7 +59,7 @@ class WorkerState(StrEnum):
     TERMINATING = "terminating"
     """Being ended; the process may still be there."""
     TERMINATED = "terminated"
-    """Gone and reaped."""
+    """Its process has ended."""
 
 
 class WorkerTrigger(StrEnum):
@@ -89,7 +89,7 @@ class WorkerTrigger(StrEnum):
     TERMINATE = "terminate"
     """Shutdown: it shall go now."""
     EXITED = "exited"
-    """The process is gone and reaped."""
+    """The process has ended."""
 
 
 S, T = WorkerState, WorkerTrigger

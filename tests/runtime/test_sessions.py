@@ -206,6 +206,20 @@ async def test_workers_for_a_peak_leave_again(simulation: Any, autojump_clock: A
         assert launcher.witness.launched == 5
 
 
+async def test_a_worker_for_a_peak_that_worked_for_long_leaves_as_soon(simulation: Any, autojump_clock: Any) -> None:
+    """The moment at which it would have left comes while it is busy."""
+    async with simulation(max_workers=1, overflow=1, overflow_linger=2) as (pool, launcher):
+        async with pool.checkout():
+            async with pool.checkout():
+                pass
+            await trio.sleep(1)
+            async with pool.checkout():
+                await trio.sleep(3)
+            idle_since = trio.current_time()
+            await launcher.until(lambda: len(launcher.alive) == 1)
+            assert trio.current_time() - idle_since == pytest.approx(2)
+
+
 async def test_a_caller_does_not_wait_for_the_worker_that_was_started_for_it(
     simulation: Any, autojump_clock: Any
 ) -> None:
