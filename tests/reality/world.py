@@ -75,15 +75,21 @@ async def world(**fields: Any) -> AsyncIterator[World]:
             yield self
 
 
-async def settled(pool: Pool) -> None:
-    """Wait until nothing is kept of workers that have ended: what they left behind is looked for in threads."""
+async def settled(pool: Pool, *, folders_too: bool = True) -> None:
+    """Wait until nothing is kept of workers that have ended: what they left behind is looked for in threads.
+
+    Args:
+        pool: which.
+        folders_too: also their folders. One that could not be removed is kept until the pool is closed.
+    """
     folders = pool.folders
     assert folders is not None
     while True:
         links = list(pool._links.values())
         known = {f"{link.worker.slot.index}.{link.worker.generation}" for link in links}
         gone = all(link.worker.state is not WorkerState.TERMINATED for link in links)
-        if gone and known.issuperset(os.listdir(folders._path)) and not folders._removals:
+        kept = folders_too and not known.issuperset(os.listdir(folders._path))
+        if gone and not kept and not folders._removals:
             return
         await trio.lowlevel.checkpoint()
 
