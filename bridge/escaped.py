@@ -133,12 +133,18 @@ def find(traces: Traces) -> list[int]:
     return [pid for pid in pids if pid not in (1, own) and traces.lead_to(pid)]
 
 
-def end_all(traces: Traces) -> int:
+def end_all(traces: Traces, after: float = 0.0) -> int:
     """Kill every process that the traces lead to; returns how many there were.
+
+    Args:
+        traces: what it had left.
+        after: seconds before it is looked.
 
     Raises:
         OSError: it cannot be looked: no descriptor is to be had.
     """
+    if after:
+        time.sleep(after)
     ended = 0
     for _ in range(_PASSES):
         killed = sum(_kill(pid, traces) for pid in find(traces))

@@ -382,15 +382,15 @@ class ForkedWorker(LocalWorker):
         except ProcessLookupError:
             pass  # all of it has ended
         except OSError:  # an older kernel, which knows no groups here
+            self._reaches_group = False
             if not self._has_ended():
                 with suppress(ProcessLookupError):
                     os.killpg(self._pid, signum)
 
     async def wait(self) -> int | None:
-        """Wait for its end, kill the rest of its group, have it reaped."""
+        """Wait until it has ended, and have it reaped."""
         if not self._reaped:
-            await self._ended()
-            self.signal(signal.SIGKILL)
+            await self.ended()
             reaped = await self._template.collect(self._number)
             status = reaped.status
             if status is None and not self._reaped:

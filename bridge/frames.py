@@ -72,13 +72,13 @@ class Decoder:
                 What came before that frame is returned first, however the stream was cut; it is then
                 pending, and raised when this is called again, with b"" as well.
         """
-        if not self.pending and len(data) >= _HEADER:
-            size = int.from_bytes(data[:_HEADER], "big")
-            if len(data) == _HEADER + size and size <= self.limit:  # one whole frame, as nearly always
-                return [data[_HEADER:]]
-        elif self.pending + len(data) < self._wanted:  # one more piece of a long one
-            self.pending += len(data)
-            if len(data) < _SMALL:
+        size = len(data)
+        if not self.pending:
+            if int.from_bytes(data[:_HEADER], "big") == size - _HEADER <= self.limit:
+                return [data[_HEADER:]]  # one whole frame, as nearly always
+        elif self.pending + size < self._wanted:  # one more piece of a long one
+            self.pending += size
+            if size < _SMALL:
                 self._crumbs += data
             else:
                 self._sweep_up()

@@ -2,7 +2,8 @@
 
 A pool without an adapter runs functions. A function is not sent; its name is, "module:qualname",
 and the worker imports it. Arguments and results are pickled, in both directions by the user's own
-code: such a pool trusts its workers as it trusts itself.
+code: such a pool trusts its workers as it trusts itself. Single numbers, texts and bytes need no pickle,
+and a small call is a quarter faster without.
 
 **The running script.** What is defined in `__main__` cannot be imported under that name, so a worker
 loads the script under another, `__remuda_main__`, as `multiprocessing` does. Its
@@ -54,8 +55,8 @@ class _Main:
 # ── In the application ──────────────────────────────────────────────────────────────────────────
 
 
-def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, bytes]:
-    """A call as what is sent: the function's name, and its arguments pickled.
+def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, bytes | list[Any]]:
+    """A call as what is sent: the function's name, and its arguments, pickled or as they are.
 
     Raises:
         SerializationError: the function cannot be found by name, or an argument cannot be pickled.
@@ -71,6 +72,8 @@ def request(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, byt
         args, name = (function, *args), "operator:call"  # a bound method, or an object that can be called
     else:
         raise SerializationError(f"{function!r} cannot be called; pass a function")
+    if not kwargs and _need_no_pickle(args):
+        return name, [*args]
     try:
         return name, _pickles().dump((tuple(args), kwargs))
     except Exception as error:
@@ -107,17 +110,20 @@ def _name_of(function: FunctionType | BuiltinFunctionType | type) -> str:
     return f"{module}:{path}"
 
 
-def loads(data: bytes, command: str) -> Any:
-    """A result, unpickled.
+def loads(data: bytes | list[Any], command: str) -> Any:
+    """A result, as `dumps` has made it ready.
 
     Raises:
         SerializationError: it cannot be rebuilt here.
     """
     try:
-        return _pickles().load(data)
+        if type(data) is list:
+            [value] = data
+            return value
+        return _pickles().load(data)  # type: ignore[arg-type]  # or else it says so
     except Exception as error:
         raise SerializationError(
-            f"the result of {command!r} cannot be unpickled here: {type(error).__name__}: {error}"
+            f"the result of {command!r} cannot be read here: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -184,18 +190,22 @@ def resolve(reference: str) -> Any:
     return found
 
 
-def read_request(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, unpickled; raises whatever that raises."""
-    args, kwargs = _pickles().load(data)
+def read_request(data: bytes | list[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The arguments of a call, as `request` has made them ready; raises whatever unpickling them raises."""
+    if type(data) is list:
+        return data, {}
+    args, kwargs = _pickles().load(data)  # type: ignore[arg-type]  # as above
     return args, kwargs
 
 
-def dumps(value: object) -> bytes:
-    """A result, pickled.
+def dumps(value: object) -> bytes | list[Any]:
+    """A result as what is sent: pickled, or as it is, in a list of one.
 
     Raises:
-        SerializationError: it cannot be.
+        SerializationError: it cannot be pickled.
     """
+    if _need_no_pickle((value,)):
+        return [value]
     try:
         return _pickles().dump(value)
     except Exception as error:
@@ -235,6 +245,32 @@ def _main() -> ModuleType:
 
 
 # ── In both ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _need_no_pickle(values: Sequence[Any]) -> bool:
+    """Whether a message carries all of them as they are, equal and of the same types.
+
+    That is so for single values of just these types. A message has lists where Python has tuples, and knows nothing
+    of an object that is there twice: what is long is pickled, and so sent once. Text has to be ASCII, as it can be
+    said at once whether it is: a message cannot carry a lone surrogate.
+    """
+    for value in values:
+        kind = type(value)
+        if kind is bytes:
+            fits = len(value) <= _SHORT
+        elif kind is str:
+            fits = len(value) <= _SHORT and value.isascii()
+        elif kind is int:
+            fits = -(2**63) <= value < 2**63
+        else:
+            fits = value is None or kind is bool or kind is float
+        if not fits:
+            return False
+    return True
+
+
+_SHORT = 4096
+"""Bytes, or characters. What is longer takes so long to send that a pickle does not matter."""
 
 
 class _Pickles(NamedTuple):

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-VERSION = "2"
+VERSION = "3"
 """Of all that is declared here. Both ends must have the same: a worker is no server for others."""
 
 

@@ -46,7 +46,7 @@ import msgspec
 
 from remuda.statemachines.errors import ProtocolError
 
-__all__ = ["PHASES", "Activity", "Page", "Report", "create", "own", "progress"]
+__all__ = ["PHASES", "Activity", "Evidence", "Page", "Report", "create", "own", "progress"]
 
 _MAGIC = b"remuda\x00\x03"
 _STARTED, _STARTS, _FINISHED, _INTERRUPT = 64 // 8, 72 // 8, 128 // 8, 192 // 8
@@ -68,6 +68,17 @@ _LOOP = re.compile(r'^  File ".*bridge/child\.py", line \d+ in .*$', re.MULTILIN
 """A line of a stack that is the worker's own loop: below it there is nothing of the user's."""
 
 _monotonic = time.monotonic_ns
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a worker has recorded about its calls, provable also after it was killed."""
+
+    started: int
+    """The id of the last call that user code was begun for; 0 for none."""
+    finished: int
+    """The id of the last call whose answer was written in full; 0 for none."""
+    starts: int
+    """How many calls user code was begun for. Unlike an id, it cannot come garbled from the channel."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -151,10 +162,10 @@ class Page:
 
     # ── The calls ───────────────────────────────────────────────────────────────────────────────
 
-    def evidence(self) -> tuple[int, int, int]:
-        """The last call that was begun, the last that was answered, and how many were begun."""
+    def evidence(self) -> Evidence:
+        """What the worker has recorded so far."""
         numbers = self._numbers
-        return numbers[_STARTED], numbers[_FINISHED], numbers[_STARTS]
+        return Evidence(numbers[_STARTED], numbers[_FINISHED], numbers[_STARTS])
 
     @property
     def started(self) -> int:

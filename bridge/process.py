@@ -67,6 +67,8 @@ class LocalWorker(ABC):
         self._words = LastWords()
         self._status: int | None = None
         self._usage = Usage(rss=0)  # and nothing more, if somebody else reaps it
+        self._dead = False
+        self._reaches_group = True  # when its leader has ended
         self._reaped = False
         self._closed = False
         _open.add(self)
@@ -132,28 +134,38 @@ class LocalWorker(ABC):
     def signal(self, signum: int) -> None:
         """Send a signal to the whole process group; nothing, once it has been reaped."""
 
+    async def ended(self) -> bool:
+        """Wait for its end, and kill the rest of its group, if that can be done now. It is not reaped by this."""
+        if not self._dead and not self._reaped:
+            if self._pidfd is not None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+            else:
+                await wait_unreaped(self._pid)
+            self._dead = True
+            self.signal(signal.SIGKILL)
+        return self._reaches_group
+
     @abstractmethod
     async def wait(self) -> int | None:
-        """Wait for its end, kill the rest of its group, reap it."""
+        """Wait until it has `ended`, and reap it."""
 
     @abstractmethod
     def _reap_later(self) -> None:
         """It was killed; somebody has to reap it, and nobody waits for that."""
 
-    async def _ended(self) -> None:
-        """Wait until the process has ended. It is not reaped by this."""
-        if self._pidfd is not None:
-            await trio.lowlevel.wait_readable(self._pidfd)
-        else:
-            await wait_unreaped(self._pid)
+    async def kill_escaped(self, after: float = 0.0) -> None:
+        """After the end: kill what it had started and what had left its group, as far as it can be found.
 
-    async def kill_escaped(self) -> None:
-        """After the end: kill what it had started and what had left its group, as far as it can be found."""
+        Args:
+            after: seconds by which to do that later. It is done also if nobody waits for it any more.
+        """
         if sys.platform != "linux" or self._closed or not self._mark:
             return
         traces = escaped.Traces(self._mark, self._held(), self._born)
         try:
-            await trio.to_thread.run_sync(escaped.end_all, traces, limiter=_waiting_threads, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(
+                escaped.end_all, traces, after, limiter=_waiting_threads, abandon_on_cancel=True
+            )
         except (OSError, RuntimeError):  # no descriptors, no thread: at the next occasion
             look_later(self._mark, self._born)
 
@@ -168,9 +180,7 @@ class LocalWorker(ABC):
 
     def evidence(self) -> Evidence:
         """What it has recorded so far; after `close`, what it had recorded by then."""
-        if self._closed:
-            return self._evidence
-        return Evidence(*self._page.evidence())
+        return self._evidence if self._closed else self._page.evidence()
 
     def activity(self) -> Activity:
         """What it is doing, by what it has recorded; after `close`, what it was doing then."""

@@ -13,7 +13,8 @@ The rules that an implementation keeps:
 * What a worker wrote before it ended can be read afterwards, until `close`; so can its evidence.
 * `wait` returns when the process has ended *and* what was left of its process group has been
   killed *and* it has been reaped, in that order: as long as it is not reaped nobody else can get
-  its number, so the signal cannot hit a stranger.
+  its number, so the signal cannot hit a stranger. `ended` returns before the last of these, which
+  may depend on somebody else.
 * `close` never leaves a live process behind.
 """
 
@@ -24,7 +25,7 @@ from typing import Protocol
 import msgspec
 
 from remuda.bridge.messages import Boot, RemoteFailure
-from remuda.bridge.page import Activity
+from remuda.bridge.page import Activity, Evidence
 
 __all__ = [
     "Activity",
@@ -50,17 +51,6 @@ class StartOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the environment."""
     patience: float = 1.0
     """Seconds that a start may go on after it was cancelled."""
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """What a worker has recorded about its calls, provable also after it was killed."""
-
-    started: int
-    """The id of the last call that user code was begun for; 0 for none."""
-    finished: int
-    """The id of the last call whose answer was written in full; 0 for none."""
-    starts: int
-    """How many calls user code was begun for. Unlike an id, it cannot come garbled from the channel."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -111,15 +101,27 @@ class WorkerProcess(Protocol):
     def signal(self, signum: int) -> None:
         """Send a signal to the whole process group; nothing, once it has been reaped."""
 
+    async def ended(self) -> bool:
+        """Wait for its end, and kill the rest of its group. May be called again.
+
+        Returns:
+            Whether that could be killed now, so that nothing new will come from there; else `wait` does it.
+        """
+        ...
+
     async def wait(self) -> int | None:
-        """Wait for its end, kill the rest of its group, reap it. May be called again.
+        """Wait until it has `ended`, and reap it. May be called again.
 
         Returns:
             The exit status as `subprocess` gives it (negative: the signal), or None if nobody knows.
         """
 
-    async def kill_escaped(self) -> None:
-        """After `wait`: kill what it had started and what has left its group, as far as it can be found."""
+    async def kill_escaped(self, after: float = 0.0) -> None:
+        """After `wait`: kill what it had started and what has left its group, as far as it can be found.
+
+        Args:
+            after: seconds by which to do that later. It is done also if nobody waits for it any more.
+        """
 
     def evidence(self) -> Evidence:
         """What it has recorded so far."""

@@ -181,9 +181,8 @@ class SpawnedWorker(LocalWorker):
                 pass  # all of it has ended; macOS says "not permitted" for that
 
     async def wait(self) -> int | None:
-        """Wait for its end, kill the rest of its group, reap it."""
-        if not self._reaped:
-            await self._ended()
+        """Wait until it has ended, and reap it."""
+        await self.ended()
         while not self._reap():  # somebody traces it, and is told first
             await self.kill_escaped()
             await wait_unreaped(self._pid)

@@ -73,7 +73,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_frame_bytes: the largest message in either direction, from 1 KiB up to 4 GiB - 1.
         env: added to the environment of the workers.
         cwd: the working directory of the workers, default: the application's when the pool is opened.
-        history: steps that each worker, slot and call remembers.
+        history: steps that each worker and slot remembers; and each call, where a `Watcher` could look at it.
         health, restart, retry, breaker, limits: see their classes.
 
     Raises:

@@ -14,7 +14,7 @@ import trio
 from remuda.bridge import functions
 from remuda.bridge.adapters import OnTimeout
 from remuda.statemachines import events as ev
-from remuda.statemachines.errors import ConfigError, InvalidLease
+from remuda.statemachines.errors import InvalidLease
 from remuda.statemachines.subjects import Call
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Session:
         on_timeout: OnTimeout | None = None,
     ) -> Any:
         """As `Pool.call`, in this session."""
-        return await self._pool._call(command, args, timeout, self.name, idempotent, on_timeout, None)
+        pool = self._pool
+        return await pool._outcome(pool._command(command, args, timeout, self.name, idempotent, on_timeout, None))
 
     async def end(self) -> None:
         """Forget the session's worker. Its name may be used again, as a new session."""
@@ -127,7 +128,8 @@ class Lease:
             WorkerDied: the worker has ended; check out another.
             InvalidLease: the block has ended, or another call on this worker is under way.
         """
-        return await self._pool._call(command, args, timeout, None, False, on_timeout, self._lease)
+        pool = self._pool
+        return await pool._outcome(pool._command(command, args, timeout, None, False, on_timeout, self._lease))
 
     async def run_sync(
         self,
@@ -139,11 +141,8 @@ class Lease:
     ) -> T:
         """As `Pool.run_sync`, on this worker."""
         pool = self._pool
-        if pool._adapter is not None:
-            raise ConfigError(f"{pool.label} runs the commands of its adapter; use call")
-        command, payload = functions.request(sync_fn, args)
-        value = await pool._run(command, payload, None, timeout, None, False, on_timeout, self._lease)
-        return functions.loads(value, command)  # type: ignore[no-any-return]
+        ticket = pool._function(sync_fn, args, timeout, None, False, on_timeout, self._lease)
+        return functions.loads(await pool._outcome(ticket), ticket.command)  # type: ignore[no-any-return]
 
     def give_back(self) -> None:
         """Give the worker back. The block does this by itself; doing it earlier, or again, is fine."""

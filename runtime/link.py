@@ -4,9 +4,10 @@ The supervising task brings the worker up (start, handshake, replay of the journ
 writes to stderr, and waits for its end. It does not read replies: who has the worker reads its
 channel, and when nobody has it nobody reads. So there is never a question of whose a reply is.
 
-The order at the end is what makes the evidence hold: the process ends; its group is killed and it
-is reaped; the channel is read until nothing is left in it, because what a worker wrote before it
-died still counts; then the evidence page says whether the call had begun; then the core is told.
+The order at the end is what makes the evidence hold: the process ends; its group is killed; the
+channel is read until nothing is left in it, because what a worker wrote before it died still counts;
+then the evidence page says whether the call had begun. If it had not, the core is told at once, and
+another worker has the call; else when the worker is reaped, and it is known how it ended.
 
 A worker runs code that may write to the channel whatever it likes, as much as it likes. So each
 message has to answer a question that had been asked when it was read; the first that does not is the
@@ -33,7 +34,7 @@ from remuda.runtime.events import WorkerEnded, WorkerReady, WorkerWrote
 from remuda.runtime.ticket import Ticket
 from remuda.statemachines import events as ev
 from remuda.statemachines.errors import ProtocolError, WorkerDeath, describe_refusal, shown
-from remuda.statemachines.subjects import Call, Rung, Worker
+from remuda.statemachines.subjects import Call, Rung, SlotKind, Worker
 from remuda.statemachines.worker import WorkerState
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ __all__ = ["Link"]
 
 _HUNG_UP = "it closed its channel"
 """What is seen of most deaths first: the end of the channel comes before the exit status."""
+
+_ENDED = "it ended"
+"""What is known of an end before the exit status."""
 
 _LAST_WORDS = 16
 """Reads of stderr after the end: as many as empty a pipe, and no more, for a grandchild may go on writing."""
@@ -60,8 +64,8 @@ _AGAIN_AFTER = 0.01
 """Seconds, and then twice as many, after which the signal is sent again. One that comes between Python's look for
 signals and a system call, or while the stack is written, does not end the system call. It is raised once anyway."""
 
-_GREETINGS = Hello, BootFailed
-_REPLIES = Result, Failure
+_GREETINGS = frozenset({Hello, BootFailed})
+_REPLIES = frozenset({Result, Failure})
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -97,11 +101,11 @@ class Link:
         """Whether it has broken the rules of the channel: nothing on it is believed any more."""
         self._struck = False
         """Whether it got SIGKILL from us while it was alive."""
-        self._kills_before = pool.out_of_memory.before()
+        self._kills_before: int | None = None
         self._sent: tuple[int, str] = 0, ""  # the last call, and its command
         self.stopping: trio.Event | None = None
         """Set when the call that the worker was told to stop is behind it, or the worker is."""
-        self._waited_for = False
+        self.waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
         self._started = pool.now()
@@ -130,6 +134,9 @@ class Link:
         words: tuple[str, ...] = ()
         try:
             with self._scope:
+                if worker.slot.kind is SlotKind.SPARE:
+                    await pool.after_those_who_wait()
+                self._kills_before = pool.out_of_memory.before()
                 if pool.folders is not None:
                     env = {"TMPDIR": await pool.folders.make(self._name), **env}
                 order = StartOrder(
@@ -162,15 +169,20 @@ class Link:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_on_stderr, process)
             nursery.start_soon(self._bring_up, process)
-            status = await process.wait()
+            all_of_it = await process.ended()
             nursery.cancel_scope.cancel()
         self._read_the_rest(process)
+        call = self.worker.call
+        if all_of_it and call is not None and not self.has_begun(call) and self._pool.hands_over_from(self.worker):
+            # Another worker can have this call at once. How this one ended may take a while to be known.
+            self._gone(_ENDED)
         for _ in range(_LAST_WORDS):
             if not self._note_stderr(process):
                 break
             await trio.lowlevel.checkpoint()
+        status = await process.wait()
         self._exited(status, ends.how(status, by_us=self._struck), process.stderr_tail())
-        await process.kill_escaped()  # when everybody has been told: it takes a while
+        await process.kill_escaped(self._pool.moment())  # when everybody has been told: it takes a while
 
     async def _bring_up(self, process: WorkerProcess) -> None:
         """Handshake, then the journal, then the worker is ready."""
@@ -198,33 +210,40 @@ class Link:
                 pool.feed(ev.Initialized(worker))
 
     def _exited(self, status: int | None, cause: str, tail: tuple[str, ...]) -> None:
-        pool, worker = self._pool, self.worker
-        call, process = worker.call, self.process
-        began = call is not None and self.has_begun(call)
+        pool, worker, process = self._pool, self.worker, self.process
         usage = Usage() if process is None else process.usage()
-        if worker.cause in ("", _HUNG_UP) and (reason := self._reason(status, usage)):
+        if worker.cause in ("", _HUNG_UP, _ENDED) and (reason := self._reason(status, usage)):
             worker.cause = reason
         elif worker.cause == _HUNG_UP and status is not None:
             # Now it is known how that came, and that is what its caller should read.
             worker.cause = f"{_HUNG_UP}, and {cause.removeprefix('it ')}"
+        elif worker.cause == _ENDED:
+            worker.cause = cause
         cause = worker.cause or cause
         death = WorkerDeath(
             worker.slot.index, worker.generation, cause, status, tail, usage.cpu, usage.max_rss, self._doing()
         )
         if not worker.on_purpose:
             pool.last_death = death
-        self.over = True
-        self._expected.clear()
-        ticket: Ticket | None = None if call is None else call.request
-        pool.feed(ev.Exited(worker, cause, began=began, draw=dice.draw()))
-        if ticket is not None and ticket.answer is None and ticket.link is self:
-            ticket.taken_back()
-        self.wake()
+        self._gone(cause)
         pool.emit(
             WorkerEnded(
                 pool.config.name, worker.slot.index, worker.generation, self.pid, death, worker.on_purpose, pool.now()
             )
         )
+
+    def _gone(self, cause: str) -> None:
+        """It runs no more, and all that it said was read: tell the core, if it does not know, what that means."""
+        call = self.worker.call
+        began = call is not None and self.has_begun(call)
+        ticket: Ticket | None = None if call is None else call.request
+        self.over = True
+        self._expected.clear()
+        if self.worker.state is not WorkerState.TERMINATED:
+            self._pool.feed(ev.Exited(self.worker, cause, began=began, draw=dice.draw()))
+        if ticket is not None and ticket.answer is None and ticket.link is self:
+            ticket.taken_back()
+        self.wake()
 
     def _reason(self, status: int | None, usage: Usage) -> str | None:
         """Why it ended, if that was neither its own doing nor ours, and if it is known."""
@@ -346,7 +365,7 @@ class Link:
         process = self.process
         assert process is not None
         self._before = process.evidence().starts
-        if self._is_quiet():
+        if (process.is_quiet() and not self._decoder.pending and not self.over) or self._has_nothing_to_say():
             replay = b"" if self._journal_version == self._pool.journal.version else self._replay()
             self._sent = call.id, ticket.command
             self._expected.append((call.id, call))
@@ -355,11 +374,11 @@ class Link:
 
     def send_check(self, number: int) -> None:
         """Ask how the worker is; `serve_checks` reads what it says."""
-        if self._is_quiet():
+        if self._has_nothing_to_say():
             self._expected.append((number, None))
             self._write(self._pool.pack(messages.Ping(number)))
 
-    def _is_quiet(self) -> bool:
+    def _has_nothing_to_say(self) -> bool:
         """Look whether a worker that nobody has has said anything: it must not have.
 
         A look at the channel before each use costs a microsecond, and catches garbage before
@@ -411,13 +430,13 @@ class Link:
         """Wait for the channel once: until it can be written to, if something is left to write, else to read it."""
         process = self.process
         assert process is not None
-        if self._waited_for:
+        if self.waited_for:
             # The clock has read the answer of whoever waits here, and we have the worker now. That
             # one is about to leave; only one task may wait on a channel.
             self.wake()
             await trio.lowlevel.checkpoint()
             return
-        self._waited_for = True
+        self.waited_for = True
         try:
             if self._outbox:
                 await process.writable()
@@ -428,7 +447,7 @@ class Link:
                 raise
             return  # the worker has ended and was buried before we had our turn; the core knows
         finally:
-            self._waited_for = False
+            self.waited_for = False
         if self._outbox:
             if not self.over:
                 self._flush()
@@ -453,21 +472,19 @@ class Link:
 
     def read(self) -> bool:
         """Take what has arrived, without waiting; False if nothing had."""
-        process, some = self.process, False
-        for _ in range(_IN_A_TURN):
-            if process is None or self.over:
-                break
+        process, reads = self.process, 0
+        while process is not None and not self.over and reads < _IN_A_TURN:
             data = process.read()
             if data is None:
                 break
-            some = True
+            reads += 1
             if not data:
                 self._fail(_HUNG_UP, violation=False)
                 break
             self._receive(data)
             if not self._decoder.pending:
                 break
-        return some
+        return reads > 0
 
     def _receive(self, data: bytes) -> None:
         """Take what was read, up to the first message that nobody asked for.
@@ -490,37 +507,42 @@ class Link:
 
     def _must_be_asked_for(self, message: ToParent, place: int) -> None:
         """Raise ProtocolError if a message does not answer the question at this place."""
-        if isinstance(message, _GREETINGS) or self._greeting is None:
-            if self._greeting is not None or place or not isinstance(message, _GREETINGS):
-                raise ProtocolError(f"it sent {type(message).__name__} out of turn")
+        kind = type(message)
+        if kind in _GREETINGS or self._greeting is None:
+            if self._greeting is not None or place or kind not in _GREETINGS:
+                raise ProtocolError(f"it sent {kind.__name__} out of turn")
             if isinstance(message, Hello):
                 _check_greeting(message)
             return
-        number, item = self._expected[place] if place < len(self._expected) else (0, None)
-        is_check = type(message) is Pong
-        if number != message.id or is_check is not (item is None):
-            what = "health check" if is_check else "call"
-            raise ProtocolError(f"it answered {what} {message.id}, which it does not have")
+        asked = message.id  # type: ignore[union-attr]  # it is no greeting
+        if place < len(self._expected):
+            number, item = self._expected[place]
+            if number == asked and (item is None) is (kind is Pong):
+                return
+        what = "health check" if kind is Pong else "call"
+        raise ProtocolError(f"it answered {what} {asked}, which it does not have")
 
     def _take(self, message: ToParent) -> None:
         """Act on a message that was asked for."""
-        if isinstance(message, _REPLIES):
-            self._take_reply(message)
+        if type(message) in _REPLIES:
+            self._take_reply(message)  # type: ignore[arg-type]
         elif isinstance(message, Pong):
             self._expected.popleft()
             self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, shown(message.reason)))
         else:
-            self._greeting = message
+            self._greeting = message  # type: ignore[assignment]
             self._decoder.limit = self._pool.config.max_frame_bytes
 
     def _take_reply(self, reply: Result | Failure) -> None:
         _, item = self._expected.popleft()
         if isinstance(item, Call):
-            ticket: Ticket = item.request
-            ok = type(reply) is Result
-            if ok and ticket.info is not None and (ticket.info.journal or ticket.info.forgets):
-                self._note_in_journal(ticket)
-            unfit = type(reply) is Failure and reply.kind is messages.FailureKind.UNFIT
+            ok, unfit = type(reply) is Result, False
+            if ok:
+                info = item.request.info
+                if info is not None and (info.journal or info.forgets):
+                    self._note_in_journal(item.request)
+            else:
+                unfit = reply.kind is messages.FailureKind.UNFIT  # type: ignore[union-attr]
             self._pool.feed(ev.Replied(self.worker, reply.id, reply, ok, unfit))
         elif item is not None and type(reply) is Failure:
             error = reply.error
@@ -586,7 +608,7 @@ class Link:
 
     def wake(self) -> None:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""
-        if self._waited_for and self.process is not None:
+        if self.waited_for and self.process is not None:
             self.process.wake()
 
 

@@ -35,12 +35,15 @@ __all__ = ["error_for", "value_of"]
 
 
 def value_of(pool: Pool, ticket: Ticket) -> object:
-    """The result of an ended call; raises its error."""
+    """The result of an ended call, None of a checkout that has its worker; raises its error."""
     answer = ticket.answer
     assert answer is not None
     reply = answer.reply
-    if answer.verdict is Verdict.ANSWERED and type(reply) is Result:
+    if answer.verdict is _ANSWERED and type(reply) is Result:
+        ticket.call.request = None  # they hold each other, and should not have to wait for the garbage collector
         return reply.value
+    if answer.verdict is Verdict.GRANTED:
+        return None
     raise error_for(pool, ticket, answer)
 
 
@@ -66,6 +69,7 @@ def error_for(pool: Pool, ticket: Ticket, answer: Answer) -> Exception:
     return error
 
 
+_ANSWERED = Verdict.ANSWERED
 _BLAME_A_DEATH = frozenset({Verdict.DIED, Verdict.UNKNOWN, Verdict.VIOLATION, Verdict.POOL_FAILED})
 
 

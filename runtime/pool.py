@@ -91,6 +91,7 @@ class Pool:
         self._commands: dict[str, CommandInfo] | None = None
         self._observers = tuple(observers)
         self._watchers = tuple(observer for observer in observers if isinstance(observer, Watcher))
+        self._history = config.history if self._watchers else 0  # of a call: nobody else could see it
         self._number = 0
         self._core = Core(config.policy, trio.current_time(), observed=bool(observers))
         self._state = self._core.pool.state
@@ -101,6 +102,7 @@ class Pool:
         self._nap = trio.CancelScope()
         self._wakes_at = math.inf
         self._background: set[trio.CancelScope] = set()
+        self._put_off: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery
         self._changed = trio.Event()
         self._closed = trio.Event()
@@ -167,7 +169,7 @@ class Pool:
             WorkerDied, ProtocolError, PoolFull, PoolClosed, PoolFailed, CircuitOpen, UnknownCommand,
             SerializationError, FrameTooLarge: as their texts say.
         """
-        return await self._call(command, args, timeout, session, idempotent, on_timeout, None)
+        return await self._outcome(self._command(command, args, timeout, session, idempotent, on_timeout, None))
 
     async def run_sync(
         self,
@@ -181,8 +183,8 @@ class Pool:
     ) -> T:
         """Run a plain function in a worker, as `trio.to_thread.run_sync` does in a thread.
 
-        Only for a pool without an adapter. The function goes by name, its arguments and result by
-        pickle. For keyword arguments use `functools.partial`.
+        Only for a pool without an adapter. The function goes by name; its arguments and its result are
+        pickled, unless they are short single values. For keyword arguments use `functools.partial`.
 
         Args:
             sync_fn: a function that can be imported, or one of the running script.
@@ -192,13 +194,8 @@ class Pool:
         Raises:
             As `call` does.
         """
-        if self._adapter is not None:
-            raise ConfigError(
-                f"{self.label} runs the commands of its adapter; for plain functions open a pool without one"
-            )
-        command, payload = functions.request(sync_fn, args)
-        value = await self._run(command, payload, None, timeout, session, idempotent, on_timeout, None)
-        return functions.loads(value, command)  # type: ignore[no-any-return]
+        ticket = self._function(sync_fn, args, timeout, session, idempotent, on_timeout, None)
+        return functions.loads(await self._outcome(ticket), ticket.command)  # type: ignore[no-any-return]
 
     def session(self, name: str) -> Session:
         """Calls that belong together. See `Session`."""
@@ -221,18 +218,14 @@ class Pool:
             PoolFull, PoolClosed, PoolFailed: as their texts say.
         """
         timeout = self.config.checkout_timeout if timeout is None else timeout
-        ticket = Ticket("checkout", self.now())
-        lease_call = self._make_call(self.next_id(), ticket, timeout, session, False, "kill", None, is_lease=True)
+        ticket = self._ticket("checkout", None, None, timeout, session, False, "kill", None)
         try:
-            await self._wait(ticket)
+            await self._outcome(ticket)
         except BaseException:
-            if ticket.answer is not None and ticket.answer.verdict is fx.Verdict.GRANTED:
-                self.feed(ev.Checkin(lease_call))  # cancelled at the last checkpoint, with a worker in hand
+            if ticket.answer is not None and ticket.answer.verdict is _GRANTED:
+                self.feed(ev.Checkin(ticket.call))  # cancelled at the last checkpoint, with a worker in hand
             raise
-        answer = ticket.answer
-        if answer is None or answer.verdict is not fx.Verdict.GRANTED:
-            value_of(self, ticket)
-        lease = Lease(self, lease_call)
+        lease = Lease(self, ticket.call)
         try:
             yield lease
         finally:
@@ -337,7 +330,7 @@ class Pool:
 
     # ── Making calls ────────────────────────────────────────────────────────────────────────────
 
-    async def _call(
+    def _command(
         self,
         command: Any,
         args: tuple[Any, ...],
@@ -346,7 +339,8 @@ class Pool:
         idempotent: bool | None,
         on_timeout: OnTimeout | None,
         lease: Call | None,
-    ) -> Any:
+    ) -> Ticket:
+        """A call of a command. What is wrong with it is an error here, before anything is sent."""
         if self._adapter is None:
             raise ConfigError(f"{self.label} has no adapter, so no commands; use run_sync, or give it one")
         payload: dict[str, object] | list[object]
@@ -366,35 +360,31 @@ class Pool:
             timeout = info.timeout if timeout is None else timeout
             idempotent = info.idempotent if idempotent is None else idempotent
             on_timeout = _on_timeout_of(info, on_timeout)
-        return await self._run(name, payload, info, timeout, session, bool(idempotent), on_timeout, lease)
+        return self._ticket(name, payload, info, timeout, session, bool(idempotent), on_timeout, lease)
 
-    async def _run(
+    def _function(
         self,
-        command: str,
-        args: Any,
-        info: CommandInfo | None,
+        sync_fn: Callable[..., Any],
+        args: Sequence[Any],
         timeout: float | None,
         session: str | None,
         idempotent: bool,
         on_timeout: OnTimeout | None,
         lease: Call | None,
-    ) -> Any:
-        number = self.next_id()
-        frame = self._frame(number, command, args)
-        kept = args if info is not None and (info.journal or info.forgets) else None
-        ticket = Ticket(command, self.now(), frame, kept, info)
-        call = self._make_call(number, ticket, timeout, session, idempotent, on_timeout, lease)
-        if lease is not None and lease.worker is not None and lease.worker.interrupted is not None:
-            await self._until_it_has_stopped(lease.worker, call.deadline)
-        await self._wait(ticket)
-        value = value_of(self, ticket)
-        call.request = None  # they hold each other, and should not have to wait for the garbage collector
-        return value
+    ) -> Ticket:
+        """A call of a plain function; else as `_command`."""
+        if self._adapter is not None:
+            raise ConfigError(
+                f"{self.label} runs the commands of its adapter, so use call; "
+                "for plain functions open a pool without one"
+            )
+        name, payload = functions.request(sync_fn, args)
+        return self._ticket(name, payload, None, timeout, session, idempotent, on_timeout, lease)
 
     def _frame(self, number: int, command: str, args: Any) -> bytes:
         """What is sent, whoever runs it; fails at the edge."""
         try:
-            return self.pack(messages.Call(number, command, args))
+            return pack(messages.encode(messages.Call(number, command, args)), self.config.max_frame_bytes)
         except FrameTooLarge as error:
             raise FrameTooLarge(
                 f"the arguments of {command!r} are too large: {error.message}. "
@@ -406,19 +396,20 @@ class Pool:
                 "Pass plain data: numbers, text, bytes, lists, dicts"
             ) from error.__cause__
 
-    def _make_call(
+    def _ticket(
         self,
-        number: int,
-        ticket: Ticket,
+        command: str,
+        payload: dict[str, object] | list[object] | bytes | None,
+        info: CommandInfo | None,
         timeout: float | None,
         session: str | None,
         idempotent: bool,
         on_timeout: OnTimeout | None,
         lease: Call | None,
-        *,
-        is_lease: bool = False,
-    ) -> Call:
-        config = self.config
+    ) -> Ticket:
+        """A call that is not submitted yet; without a payload it is a checkout."""
+        config, number = self.config, self.next_id()
+        frame = b"" if payload is None else self._frame(number, command, payload)
         if timeout is None:
             timeout = config.call_timeout
         else:
@@ -429,26 +420,32 @@ class Pool:
             on_timeout = config.on_timeout
         else:
             check_on_timeout("call", on_timeout)
-        ticket.call = call = Call(
+        now = self.now()
+        deadline, outer = now + timeout, trio.current_effective_deadline()
+        call = Call(
             number,
-            now=ticket.made,
-            deadline=min(ticket.made + timeout, trio.current_effective_deadline()),
+            now=now,
+            deadline=min(deadline, outer),
             session=session,
             idempotent=idempotent,
             interrupt=on_timeout == "interrupt",
-            is_lease=is_lease,
-            request=ticket,
-            history=config.history,
+            is_lease=payload is None,
+            lease=lease,
+            history=self._history,
         )
-        call.lease = lease
-        return call
+        call.request = ticket = Ticket(call, command, now, frame, info)
+        if info is not None and (info.journal or info.forgets):
+            ticket.args = payload
+        return ticket
 
     @trio.lowlevel.enable_ki_protection
-    async def _wait(self, ticket: Ticket) -> None:
+    async def _outcome(self, ticket: Ticket) -> Any:
         """Submit the call and stay until it has its answer, or its caller is cancelled."""
         call = ticket.call
         if call.deadline == -math.inf:
             await trio.lowlevel.checkpoint()  # its caller is cancelled already
+        if call.lease is not None:
+            await self._until_it_has_stopped(call.lease.worker, call.deadline)
         waited = False
         try:
             self.feed(ev.Submit(call))
@@ -467,17 +464,18 @@ class Pool:
                     self._note_begun(ticket.link)
                 self.feed(ev.GiveUp(call))
             raise
-        if not waited or ticket.answer.verdict is fx.Verdict.TIMED_OUT:
+        if not waited or ticket.answer.verdict is _TIMED_OUT:
             # If it was trio's deadline that passed, this is where trio says so, in its own way.
             await trio.lowlevel.checkpoint()
             if ticket.dumped is not None:
                 await ticket.dumped.wait()  # a moment: its caller shall learn where the worker was
+        return value_of(self, ticket)
 
-    async def _until_it_has_stopped(self, worker: Worker, deadline: float) -> None:
-        """The last call of its holder is over, but not yet for the worker; it has `interrupt_grace` for that."""
-        link = self._links.get(worker)
-        with trio.move_on_at(deadline):
-            if link is not None and link.stopping is not None:
+    async def _until_it_has_stopped(self, worker: Worker | None, deadline: float) -> None:
+        """If the last call of its holder is over, but not yet for the worker: it has `interrupt_grace` for that."""
+        link = None if worker is None or worker.interrupted is None else self._links.get(worker)
+        if link is not None and link.stopping is not None:
+            with trio.move_on_at(deadline):
                 await link.stopping.wait()
 
     async def _let_it_catch_up(self, ticket: Ticket, link: Link) -> None:
@@ -516,32 +514,34 @@ class Pool:
         if self._feeding:
             self._inbox.append(event)
             return
-        core = self._core
+        core, inbox = self._core, self._inbox
         self._feeding = True
+        news: ev.Event | None = event
         try:
-            self._handle(event)
-            while self._inbox:
-                news = self._inbox.popleft()
+            while news is not None:
                 try:
-                    self._handle(news)
+                    now = self.now()
+                    effects = core.handle(news, now)
+                    for watcher in self._watchers:
+                        self._show(watcher, news, effects, now)
+                    for effect in effects:
+                        _CARRY_OUT[type(effect)](self, effect)
                 except (IllegalTransition, InvalidLease) as error:
+                    if news is event:
+                        raise
                     # An observer asked for it, in the middle of somebody else's step.
                     self._observer_failed(None, news, error)
+                news = inbox.popleft() if inbox else None
         finally:
             self._feeding = False
         if core.pool.state is not self._state:
             self._note_state()
-        due = core.next_due()
+        if self._put_off and core.waiters.count:
+            for scope in self._put_off:
+                scope.cancel()
+        due = core.timers.next_due()
         if due < self._wakes_at:
             self._nap.deadline = self._wakes_at = due
-
-    def _handle(self, event: ev.Event) -> None:
-        now = self.now()
-        effects = self._core.handle(event, now)
-        for watcher in self._watchers:
-            self._show(watcher, event, effects, now)
-        for effect in effects:
-            _CARRY_OUT[type(effect)](self, effect)
 
     def _start_worker(self, effect: fx.StartWorker) -> None:
         link = Link(self, effect.worker)
@@ -572,16 +572,16 @@ class Pool:
 
     def _answer(self, effect: fx.Answer) -> None:
         ticket: Ticket = effect.call.request
-        if effect.verdict is not fx.Verdict.GRANTED:
-            self._ended[effect.verdict] += 1
         ticket.answered(effect)
-        if self._observers and effect.verdict is not fx.Verdict.GRANTED:
+        verdict = effect.verdict
+        if verdict is _GRANTED:
+            return  # that is no end
+        self._ended[verdict] += 1
+        if self._observers:
             now = self.now()
             call = effect.call
             self.emit(
-                CallEnded(
-                    self.config.name, call.id, ticket.command, effect.verdict, now - ticket.made, call.attempts, now
-                )
+                CallEnded(self.config.name, call.id, ticket.command, verdict, now - ticket.made, call.attempts, now)
             )
 
     def _all_closed(self, effect: fx.Closed) -> None:
@@ -618,6 +618,10 @@ class Pool:
         """A message as a frame; raises SerializationError or FrameTooLarge."""
         return pack(messages.encode(message), self.config.max_frame_bytes)
 
+    def hands_over_from(self, worker: Worker) -> bool:
+        """Whether the call that this worker has, if it has not begun, is given to another when this one has ended."""
+        return self._core.hands_over_from(worker)
+
     def words_before_start(self) -> tuple[str, ...]:
         """What was said, by whatever that was, before a worker had a process that could."""
         return self.launcher.stderr_tail() if isinstance(self.launcher, TendedLauncher) else ()
@@ -630,6 +634,27 @@ class Pool:
         """Seconds that a call of this command has, if its caller does not say otherwise."""
         info = None if self._commands is None else self._commands.get(command)
         return self.config.call_timeout if info is None or info.timeout is None else info.timeout
+
+    def moment(self) -> float:
+        """Seconds by which what nobody waits for comes later than the answers that somebody waits for.
+
+        A spare that takes the place of a dead worker is idle at that moment, and has its first call to do. To find
+        what the dead one had started, and to bring up the next spare, takes longer than that call, as a rule.
+        Who waits for a worker waits for the next one: then nothing is put off.
+        """
+        core = self._core
+        answers = core.calls and not core.waiters.count
+        return _A_MOMENT if answers and core.pool.state not in (PoolState.DRAINING, PoolState.CLOSED) else 0.0
+
+    async def after_those_who_wait(self) -> None:
+        """Wait for a moment, or until somebody waits for a worker."""
+        if pause := self.moment():
+            with trio.move_on_after(pause) as scope:
+                self._put_off.add(scope)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._put_off.discard(scope)
 
     def forget(self, link: Link) -> None:
         self._links.pop(link.worker, None)
@@ -827,10 +852,15 @@ _CATCHING_UP = 1.0
 _SWEEPING = 5.0
 """Seconds for which the start of a pool waits until what killed applications left behind is removed."""
 
+_A_MOMENT = 0.01
+"""Seconds in which a call is answered that was waiting for a worker, if it is a short one."""
+
 _AT_LEAST = 0.05
 """Seconds that the removal of temporary files gets, so that it begins; after that it goes on in its thread."""
 
 _FREQUENT = frozenset({Transition, CallEnded})
+
+_GRANTED, _TIMED_OUT = fx.Verdict.GRANTED, fx.Verdict.TIMED_OUT
 
 _CARRY_OUT: dict[type, Callable[[Pool, Any], None]] = {
     fx.StartWorker: Pool._start_worker,

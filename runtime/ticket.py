@@ -29,19 +29,20 @@ class Ticket:
 
     def __init__(
         self,
+        call: Call,
         command: str,
         made: float,
-        frame: bytes = b"",
-        args: object = None,
-        info: CommandInfo | None = None,
+        frame: bytes,
+        info: CommandInfo | None,
     ) -> None:
+        self.call = call
         self.command = command
         self.made = made
         self.frame = frame
-        self.args = args
+        """What is sent; for a checkout nothing is."""
+        self.args: object = None
         """Only kept for commands with a journal, which needs them."""
         self.info = info
-        self.call: Call
         self.answer: Answer | None = None
         self.link: Link | None = None
         self.task: trio.lowlevel.Task | None = None
@@ -56,13 +57,14 @@ class Ticket:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.link is not None:
+        elif self.link is not None and self.link.waited_for:
             self.link.wake()
 
     def assigned(self, link: Link) -> None:
         """The call was sent over `link`: its caller is to read there."""
         self.link = link
-        self.wake()
+        if self.task is not None:
+            self.wake()
 
     def taken_back(self) -> None:
         """The worker is gone and the call waits for another."""

@@ -252,6 +252,12 @@ class SimWorker:
         if not self._reaped:
             self._process.signal_group(signum)
 
+    async def ended(self) -> bool:
+        """Wait for the end of the process, and kill what is left of its group."""
+        await self._process.ended.wait()
+        self._process.kill_children()
+        return True
+
     async def wait(self) -> int | None:
         """Wait for the end of the process, kill what is left of its group, and reap it."""
         await self._process.ended.wait()
@@ -266,7 +272,7 @@ class SimWorker:
             self._launcher.tell()
         return self._process.status if self._status_known else None
 
-    async def kill_escaped(self) -> None:
+    async def kill_escaped(self, after: float = 0.0) -> None:
         """Nothing leaves a simulated group that could be found."""
 
     def evidence(self) -> Evidence:

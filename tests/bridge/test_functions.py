@@ -7,13 +7,16 @@ import math
 import operator
 import os
 import re
+import struct
 import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +63,32 @@ class Thing:
             return 3 * value
 
 
+class Colour(IntEnum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Meta(type):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unhashable(metaclass=Meta):
+    def __reduce__(self) -> Any:
+        raise ValueError("it cannot be pickled")
+
+
+def same(value: Any, _: Any) -> Any:
+    return value
+
+
+def msgpack(payload: Any) -> Any:
+    """As it comes out of a message."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(payload))
+
+
 def run(function: Any, *args: Any) -> Any:
     """What a worker makes of it, without one."""
     name, payload = request(function, args)
@@ -99,6 +128,60 @@ def run(function: Any, *args: Any) -> Any:
 )
 def test_what_has_a_name_is_found_by_it(function: Any, args: tuple[Any, ...], result: Any) -> None:
     assert run(function, *args) == result
+
+
+SHORT = [
+    None, True, False, 0, -1, 2**63 - 1, -(2**63), 0.0, -0.0, math.inf, 1e-320, b"", bytes(range(256)), b"x" * 4096,
+    "", "a\0b", "~" * 4096,
+]  # fmt: skip
+LONG = [
+    2**63,
+    -(2**63) - 1,
+    2**64,
+    b"x" * 4097,
+    "~" * 4097,
+    "é",
+    "\ud800",
+    [1],
+    (1,),
+    {"a": 1},
+    1j,
+    Colour.RED,
+    Text("a"),
+]
+
+
+@pytest.mark.parametrize("value", [*SHORT, *LONG], ids=lambda value: repr(value)[:20])
+def test_what_is_short_goes_as_it_is_and_all_comes_as_it_was(value: Any) -> None:
+    name, payload = request(same, (value, 1))
+    assert (type(payload) is list) == (type(dumps(value)) is list) == any(value is one for one in SHORT)
+    for through in (payload, msgpack(payload)):
+        positional, named = read_request(through)
+        assert [*positional] == [value, 1] and type(positional[0]) is type(value) and named == {}
+        assert repr(positional[0]) == repr(value)
+        found = loads(msgpack(dumps(value)), name)
+        assert found == value and type(found) is type(value) and repr(found) == repr(value)
+
+
+def test_what_is_not_a_number_comes_as_it_was() -> None:
+    for bits in (0x7FF8000000000000, 0xFFF8000000000001, 0x7FF0000000000001):
+        nan = struct.unpack("<d", bits.to_bytes(8, "little"))[0]
+        assert struct.pack("<d", loads(msgpack(dumps(nan)), "f")) == struct.pack("<d", nan)
+
+
+def test_a_long_argument_that_is_there_twice_is_sent_once() -> None:
+    blob = bytes(100_000)
+    _, payload = request(same, (blob, blob))
+    assert len(payload) < 101_000
+    first, second = read_request(payload)[0]
+    assert first is second
+
+
+def test_a_type_that_has_no_hash_is_no_trouble() -> None:
+    with pytest.raises(SerializationError, match="cannot be pickled"):
+        request(same, (Unhashable(), 1))
+    with pytest.raises(SerializationError):
+        dumps(Unhashable())
 
 
 def test_the_name_is_module_and_path() -> None:
@@ -204,10 +287,11 @@ class Vanishing:
 
 
 def test_a_result_that_cannot_be_rebuilt_here_says_why() -> None:
-    with pytest.raises(SerializationError, match="the result of 'f' cannot be unpickled here: ModuleNotFoundError"):
+    with pytest.raises(SerializationError, match="the result of 'f' cannot be read here: ModuleNotFoundError"):
         loads(dumps(Vanishing()), "f")
-    with pytest.raises(SerializationError, match="cannot be unpickled here"):
-        loads(b"junk", "f")
+    for junk in (b"junk", [], [1, 2], {}, 7, None):
+        with pytest.raises(SerializationError, match="cannot be read here"):
+            loads(junk, "f")  # type: ignore[arg-type]
     with pytest.raises(SerializationError, match="TypeError|AttributeError|PicklingError"):
         dumps(lambda: None)
 

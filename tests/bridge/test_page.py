@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remuda.bridge import page
-from remuda.bridge.page import Page
+from remuda.bridge.page import Evidence, Page
 from remuda.statemachines.errors import ProtocolError
 
 
@@ -23,7 +23,7 @@ def fd() -> Iterator[int]:
 
 def test_a_new_page_says_that_nothing_has_happened(fd: int) -> None:
     evidence = Page(fd)
-    assert evidence.evidence() == (evidence.started, evidence.finished, 0) == (0, 0, 0)
+    assert evidence.evidence() == Evidence(evidence.started, evidence.finished, 0) == Evidence(0, 0, 0)
     evidence.close()
 
 
@@ -31,11 +31,11 @@ def test_a_new_page_says_that_nothing_has_happened(fd: int) -> None:
 def test_both_numbers_are_seen_through_every_mapping(fd: int, number: int) -> None:
     mine, theirs = Page(fd), Page(fd)
     theirs.start(number)
-    assert mine.evidence() == (mine.started, mine.finished, 1) == (number, 0, 1)
+    assert mine.evidence() == Evidence(mine.started, mine.finished, 1) == Evidence(number, 0, 1)
     theirs.finish(number)
-    assert mine.evidence() == (mine.started, mine.finished, 1) == (number, number, 1)
+    assert mine.evidence() == Evidence(mine.started, mine.finished, 1) == Evidence(number, number, 1)
     theirs.start(number)
-    assert mine.evidence() == (number, number, 2)
+    assert mine.evidence() == Evidence(number, number, 2)
     mine.close()
     theirs.close()
 

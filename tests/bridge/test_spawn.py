@@ -295,6 +295,18 @@ async def test_wait_kills_what_is_left_of_its_group(watched: str) -> None:
         ends(grandchild)
 
 
+async def test_a_search_that_is_put_off_is_made_though_nobody_waits_for_it_any_more() -> None:
+    async with talking() as talk:
+        escaped = os.pidfd_open(await talk.value("leave_child_elsewhere"))
+        talk.worker.signal(signal.SIGKILL)
+        await talk.worker.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.worker.kill_escaped, 0.05)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        ends(escaped)
+
+
 async def test_a_wait_that_is_cancelled_can_be_made_again(watched: str) -> None:
     async with talking() as talk:
         async with trio.open_nursery() as nursery:

@@ -28,6 +28,7 @@ VIRTUAL = {"autojump_clock", "mock_clock", "MockClock", "SteppedTrio", "stepped"
 
 MAY_SLEEP = {
     "runtime/pool.py:_keep_time": "after the application stood still, workers get back the time that they lost by it",
+    "bridge/escaped.py:end_all": "in its thread, it lets those go first who wait for an answer",
     "bridge/template.py:_other_threads": "nobody says when a thread that was joined is gone; it takes a moment",
     "tests/reality/test_interrupts.py:_announce_and_sleep": "it runs in a worker, and is interrupted there",
     "runtime/link.py:_stack": "nobody says when a stack is written; it is looked for a moment, and no longer",

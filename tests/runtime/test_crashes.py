@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from remuda.bridge import frames, messages
-from remuda.runtime.config import Breaker, Retry
+from remuda.runtime.config import Breaker, Restart, Retry
 from remuda.runtime.snapshot import PoolSnapshot
 from remuda.specs.behaviour import (
     ANSWER,
@@ -39,6 +39,7 @@ from remuda.statemachines.errors import (
     CallTimeout,
     FrameTooLarge,
     OutcomeUnknown,
+    PoolFailed,
     ProtocolError,
     RemoteError,
     SerializationError,
@@ -82,6 +83,105 @@ async def test_what_had_not_begun_is_handed_over(simulation: Any, autojump_clock
         await pool.wait_for(PoolState.READY)
 
 
+async def test_it_is_handed_over_before_it_is_known_how_its_worker_ended(
+    simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reaps it may be busy, or stand still. That it has not begun is known without."""
+    told, wait = trio.Event(), SimWorker.wait
+
+    async def late(worker: SimWorker) -> int | None:
+        if worker.order.generation == 1:
+            await told.wait()
+        return await wait(worker)
+
+    monkeypatch.setattr(SimWorker, "wait", late)
+    async with simulation(Script({(0, 1): Behaviour(calls={2: (Die(3),)})})) as (pool, launcher):
+        assert await pool.call("echo", {"token": 1}) == 1
+        assert await pool.call("once", {"token": "mine"}) == "mine"
+        assert pool.last_death is None
+        told.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool.last_death is not None and pool.last_death.exit_status == 3
+        assert pool.last_death.cause == "it closed its channel, and ended with exit status 3"
+
+
+async def test_a_pool_that_fails_of_it_says_how_it_ended(simulation: Any, autojump_clock: Any) -> None:
+    """The last worker of a pool came to nothing: then its call is not handed over, and there is an end to tell of."""
+    deadly = Behaviour(commands={"poison": Command((Say("last words"), Die(3)))})
+    fields = {"restart": Restart(burst=1, period=1000), "breaker": PATIENT}
+    async with simulation(deadly, **fields) as (pool, launcher):
+        with pytest.raises(PoolFailed, match="and ended with exit status 3") as caught:
+            await pool.call("poison")
+        assert caught.value.last_death is not None
+        assert caught.value.last_death.generation == launcher.witness.launched
+        assert caught.value.last_death.stderr_tail == ("last words",)
+
+
+async def test_a_call_that_was_seen_to_begin_is_lost_with_an_account_whatever_its_worker_writes_later(
+    simulation: Any, autojump_clock: Any
+) -> None:
+    lost: list[OutcomeUnknown] = []
+
+    async def call(pool: Any) -> None:
+        with pytest.raises(OutcomeUnknown, match="and ended with exit status 3") as caught:
+            await pool.call("hang")
+        lost.append(caught.value)
+
+    async with simulation() as (pool, launcher):
+        assert await pool.call("echo", {"token": 1}) == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, pool)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool.snapshot().workers[0].phase == "running"
+            worker = launcher.worker(0)
+            worker._process.starts = 1
+            worker.crash(3)
+        assert lost[0].last_death is not None and lost[0].last_death.exit_status == 3
+
+
+async def test_the_next_spare_does_not_wait_if_somebody_waits_for_it(simulation: Any, autojump_clock: Any) -> None:
+    async with simulation(Behaviour(commands={"once": Command((Wait(0.002), *ANSWER))}), spares=1) as (pool, launcher):
+        assert await pool.call("echo", {"token": 1}) == 1
+        await launcher.until(lambda: launcher.witness.launched == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.call, "once", {"token": 2})
+            await trio.testing.wait_all_tasks_blocked()
+            begins = trio.current_time()
+            for worker in list(launcher.alive):
+                worker.crash()
+        assert trio.current_time() == pytest.approx(begins + 0.002)
+
+
+async def test_who_waits_for_an_answer_goes_before_the_dead_and_the_spare(
+    simulation: Any, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[float] = []
+
+    async def search(worker: SimWorker, after: float = 0.0) -> None:
+        searched.append(trio.current_time() + after)
+
+    monkeypatch.setattr(SimWorker, "kill_escaped", search)
+    slow = {"once": Command((Wait(0.002), *ANSWER))}
+    mortal = Behaviour(commands=slow, calls={2: (Die(),)})
+    behaviour = Script({(0, 1): mortal, (1, 1): mortal}, Behaviour(commands=slow))
+    async with simulation(behaviour, spares=1) as (pool, launcher):
+        assert await pool.call("echo", {"token": 1}) == 1
+        begins = trio.current_time()
+        assert await pool.call("once", {"token": "mine"}) == "mine"
+        assert trio.current_time() - begins == pytest.approx(0.002)
+        assert launcher.witness.launched == 2
+        await pool.wait_for(PoolState.READY)
+        await trio.sleep(0.1)
+        assert launcher.witness.launched == 3
+        assert searched == [pytest.approx(begins + 0.01)]
+        for slot in (0, 1):
+            launcher.worker(slot).crash()
+        begins = trio.current_time()
+        await trio.testing.wait_all_tasks_blocked()
+        assert searched[1:] == [begins, begins], "nobody waits"
+
+
 async def test_handing_over_has_a_bound(simulation: Any, autojump_clock: Any) -> None:
     """A call whose mere arrival kills is not given to worker after worker for ever."""
     deadly = Behaviour(commands={"poison": Command((Die(),))})
@@ -90,6 +190,7 @@ async def test_handing_over_has_a_bound(simulation: Any, autojump_clock: Any) ->
             await pool.call("poison")
         assert caught.value.context["attempts"] == 0
         assert pool.snapshot().ended == {"died": 1}
+        assert caught.value.last_death is not None and caught.value.last_death.generation == 3, "it was waited for"
         assert await pool.call("echo", {"token": 1}) == 1
     assert launcher.witness.begun.total() == 1
 
@@ -254,7 +355,7 @@ async def test_what_it_left_behind_writes_on_and_on(
 
     def read(worker: SimWorker) -> bytes | None:
         nonlocal reads
-        if not worker.reaped or worker.order.generation > 1:
+        if worker.alive or worker.order.generation > 1:
             return real(worker)
         reads += 1
         assert reads < 1000

@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from remuda.runtime.handles import Lease
-from remuda.runtime.ticket import Ticket
 from remuda.statemachines.effects import Verdict
 from remuda.statemachines.errors import (
     CallTimeout,
@@ -188,11 +187,11 @@ async def test_no_time_to_wait_and_none_needed(simulation: Any, autojump_clock: 
             with pytest.raises(CheckoutTimeout):
                 async with pool.checkout(timeout=0):
                     raise AssertionError("two have it")
-        late = Ticket("checkout", pool.now() - 1)
-        lease = pool._make_call(pool.next_id(), late, 0, None, False, "kill", None, is_lease=True)
-        await pool._wait(late)
+        late = pool._ticket("checkout", None, None, 0, None, False, "kill", None)
+        late.call.deadline = late.made - 1
+        await pool._outcome(late)
         assert late.answer is not None and late.answer.verdict is Verdict.GRANTED
-        Lease(pool, lease).give_back()
+        Lease(pool, late.call).give_back()
         with pytest.raises(CallTimeout):  # a call has to run, and for that it has no time
             await pool.call("echo", {"token": 2}, timeout=0)
         assert launcher.witness.launched == 1

@@ -269,10 +269,10 @@ def a_timer_that_was_set_aside_still_comes_up(patch: pytest.MonkeyPatch) -> None
 
 @bug("deadlines_are_told_apart", seen_in="pools whose timeout cannot be told from the caller's own")
 def a_deadline_around_a_call_is_turned_into_a_timeout(patch: pytest.MonkeyPatch) -> None:
-    wait = Pool._wait
+    outcome = Pool._outcome
 
-    async def swallow(pool: Pool, ticket: Ticket) -> None:
+    async def swallow(pool: Pool, ticket: Ticket) -> object:
         with trio.CancelScope(shield=True):
-            await wait(pool, ticket)
+            return await outcome(pool, ticket)
 
-    patch.setattr(Pool, "_wait", swallow)
+    patch.setattr(Pool, "_outcome", swallow)

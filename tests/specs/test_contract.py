@@ -284,6 +284,24 @@ async def test_wait_may_be_called_again(launcher: Launcher) -> None:
         assert await talk.worker.wait() == 0
 
 
+async def test_its_end_is_seen_and_then_it_is_reaped(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await talk.send(talk.numbered("echo", [1]))
+        await talk.worker.readable()
+        talk.worker.signal(signal.SIGKILL)
+        for _ in range(2):
+            await talk.worker.ended()
+        assert isinstance(await talk.receive(), messages.Result), "what it had said can be read"
+        assert await talk.receive() is None
+        worker = talk.worker
+        if isinstance(worker, LocalWorker):
+            assert worker.pid is not None and state_of(worker.pid) == "Z", "its number is its own"
+        else:
+            assert isinstance(worker, SimWorker) and not worker.alive and not worker.reaped
+        assert await worker.wait() == -signal.SIGKILL
+        await worker.ended()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_signal_ends_it_also_while_it_is_busy(launcher: Launcher, signum: signal.Signals) -> None:
     async with talking(launcher) as talk:

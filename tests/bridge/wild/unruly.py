@@ -164,6 +164,12 @@ class Unruly:
         return sorted(eval(done.stdout))
 
     @command
+    def leave_child_elsewhere(self) -> int:
+        """Leave a child behind, in a session of its own."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(["sleep", "1000"], start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet).pid
+
+    @command
     def leave_child(self) -> int:
         """A child in its group that outlives it."""
         return subprocess.Popen(["sleep", "1000"]).pid
