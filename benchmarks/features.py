@@ -21,7 +21,7 @@ from remuda.specs.monitor import Monitor
 __all__ = ["PLAIN", "features"]
 
 PLAIN = "plain"
-Call = Callable[[bytes], Awaitable[bytes]]
+Call = Callable[[bytes], Awaitable[object]]
 
 
 def features(scale: Scale) -> Samples:
@@ -44,6 +44,7 @@ async def _features(scale: Scale) -> Samples:
         lease = await stack.enter_async_context((await pool()).checkout())
         calls: dict[str, Call] = {
             PLAIN: partial(plain.run_sync, echo),
+            "arguments that are pickled": lambda data: plain.run_sync(echo, (data,)),
             "an idle observer": partial(watched.run_sync, echo),
             "Monitor()": partial(monitored.run_sync, echo),
             "Monitor(every=100)": partial(sampled.run_sync, echo),

@@ -2,7 +2,8 @@
 
 The child is forked, reads and writes what it has read. The parent writes, waits and reads, either in a
 blocking way or as trio does it (`wait_readable`). Messages are smaller than what a pipe takes at once, so
-that a read always has all of one. No pool can be faster.
+that a read always has all of one. No pool can be faster. Where there are more callers than children, a child
+is handed from one caller to the next, who was parked; that is the least that a queue can be.
 
 And one step further: a worker of remuda's without a pool. Its calls are pickled, framed, recorded on its
 page and answered as all calls are, but nobody chooses it, there is no deadline, and nothing is looked after.
@@ -17,7 +18,8 @@ import signal
 import socket
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,7 +144,7 @@ class _Bare(_Limit, Trio):
         return await _there_and_back(self.children[0], args[0])  # type: ignore[return-value]
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        await taking_turns(self.children[:callers], calls, lambda child: _there_and_back(child, argument))
+        await _handing_over(self.children, callers, calls, lambda child: _there_and_back(child, argument))
 
 
 class TrioPipe(_Bare):
@@ -163,6 +165,31 @@ async def _there_and_back(child: Child, data: bytes) -> bytes:
     os.write(child.write_fd, data)
     await trio.lowlevel.wait_readable(child.read_fd)
     return os.read(child.read_fd, _ROOM)
+
+
+async def _handing_over(things: Sequence[T], callers: int, calls: int, call: Callable[[T], Awaitable[object]]) -> None:
+    """As many callers do as many calls, each with one of the things that no other has at that time."""
+    import outcome
+    import trio
+
+    free, parked = deque(things), deque[trio.lowlevel.Task]()
+
+    def stay(_: object) -> trio.lowlevel.Abort:
+        return trio.lowlevel.Abort.FAILED
+
+    async def one_call(_: int) -> None:
+        if free:
+            thing = free.popleft()
+        else:
+            parked.append(trio.lowlevel.current_task())
+            thing = await trio.lowlevel.wait_task_rescheduled(stay)
+        await call(thing)
+        if parked:
+            trio.lowlevel.reschedule(parked.popleft(), outcome.Value(thing))
+        else:
+            free.append(thing)
+
+    await taking_turns(range(callers), calls, one_call)
 
 
 class _Connection:
@@ -228,7 +255,7 @@ class WorkerAlone(Trio):
         return await self.connections[0].call(function, args)
 
     async def many(self, callers: int, calls: int, function: Callable[..., Any], argument: Any) -> None:
-        await taking_turns(self.connections[:callers], calls, lambda one: one.call(function, (argument,)))
+        await _handing_over(self.connections, callers, calls, lambda one: one.call(function, (argument,)))
 
 
 def round_trip(times: int, size: int) -> float:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from remuda.benchmarks.limits import round_trip
 from remuda.benchmarks.memory import descendants, own_bytes
@@ -19,7 +22,7 @@ from remuda.benchmarks.scale import Scale, of
 from remuda.benchmarks.subjects import Subject, run
 from remuda.benchmarks.tasks import echo, hold
 
-__all__ = ["Samples", "latency", "quantile", "recovery", "throughput"]
+__all__ = ["Samples", "ending", "latency", "quantile", "recovery", "throughput"]
 
 Samples = dict[str, list[float]]
 
@@ -102,39 +105,85 @@ def recovery(subject: Subject, scale: Scale, kills: int) -> Samples:
         kinds = ("idle", "busy")
         found: Samples = {name: [] for kind in kinds for name in (kind, f"{kind}, survived")}
         found |= {"errors": [], "told": []}
-        with tempfile.TemporaryDirectory(prefix="remuda-bench-") as folder:
-            fifo = os.path.join(folder, "busy")
-            os.mkfifo(fifo)
-            ear = os.open(fifo, os.O_RDWR)  # for both, so that it never ends
-            try:
+        async with _victims(subject) as victims:
+            async with subject.opened():
+                await subject.attempt(math.inf if subject.by_trio else 600.0)
+                await subject.settle()
+                found.update(_memory(await subject.worker_pid()))
+                for kind in [kind for kind in kinds for _ in range(kills)]:
+                    if not await _kill_once(subject, scale, kind, victims, found):
+                        break
+            if not found["busy, survived"]:  # it had not survived the first: another pool, for the other question
                 async with subject.opened():
-                    await subject.attempt(math.inf if subject.by_trio else 600.0)
-                    await subject.settle()
-                    found.update(_memory(await subject.worker_pid()))
-                    for kind in [kind for kind in kinds for _ in range(kills)]:
-                        if not await _kill_once(subject, scale, kind, fifo, ear, found):
-                            break
-                if not found["busy, survived"]:  # it had not survived the first: another pool, for the other question
-                    async with subject.opened():
-                        await subject.attempt(600.0)
-                        await _kill_once(subject, scale, "busy", fifo, ear, found)
-            finally:
-                os.close(ear)
+                    await subject.attempt(600.0)
+                    await _kill_once(subject, scale, "busy", victims, found)
         return {name: values for name, values in found.items() if values}
 
     return run(subject, main)
 
 
-async def _kill_once(subject: Subject, scale: Scale, kind: str, fifo: str, ear: int, found: Samples) -> bool:
+def ending(subject: Subject, kills: int) -> Samples:
+    """The only worker gets SIGKILL, idle and then busy: seconds until the system says that it has ended.
+
+    The system takes its memory back before that. No pool can know of a death any sooner.
+
+    Args:
+        subject: with one worker.
+        kills: how many of each kind.
+
+    Returns:
+        "idle" and "busy": seconds.
+    """
+
+    async def main() -> Samples:
+        found: Samples = {"idle": [], "busy": []}
+        async with _victims(subject) as victims, subject.opened():
+            for kind in [kind for kind in found for _ in range(kills)]:
+                await subject.attempt(math.inf)
+                await subject.settle()
+                victim, _ = await victims(kind)
+                pidfd, poller = os.pidfd_open(victim), select.poll()
+                poller.register(pidfd, select.POLLIN)
+                os.kill(victim, signal.SIGKILL)
+                start = time.perf_counter()
+                poller.poll()
+                found[kind].append(time.perf_counter() - start)
+                os.close(pidfd)
+        return found
+
+    return run(subject, main)
+
+
+Hears = Callable[[float], Awaitable[bool]]
+Victims = Callable[[str], Awaitable[tuple[int, Hears | None]]]
+
+
+@asynccontextmanager
+async def _victims(subject: Subject) -> AsyncGenerator[Victims]:
+    """What finds a worker, and has it be "idle" or "busy": its process id, and whether its caller hears of its end."""
+    with tempfile.TemporaryDirectory(prefix="remuda-bench-") as folder:
+        fifo = os.path.join(folder, "busy")
+        os.mkfifo(fifo)
+        ear = os.open(fifo, os.O_RDWR)  # for both, so that it never ends
+
+        async def victim(kind: str) -> tuple[int, Hears | None]:
+            if kind == "idle":
+                pid = await subject.worker_pid()
+                await subject.pause(0.01)  # until it waits for its next call again
+                return pid, None
+            hears = await subject.begin(hold, fifo)
+            await subject.readable(ear)
+            return int.from_bytes(os.read(ear, 8), "little"), hears
+
+        try:
+            yield victim
+        finally:
+            os.close(ear)
+
+
+async def _kill_once(subject: Subject, scale: Scale, kind: str, victims: Victims, found: Samples) -> bool:
     """One kill; whether the pool survived it."""
-    hears = None
-    if kind == "idle":
-        victim = await subject.worker_pid()
-        await subject.pause(0.01)  # until it waits for its next call again
-    else:
-        hears = await subject.begin(hold, fifo)
-        await subject.readable(ear)
-        victim = int.from_bytes(os.read(ear, 8), "little")
+    victim, hears = await victims(kind)
     os.kill(victim, signal.SIGKILL)
     start, errors = time.perf_counter(), 0
     survived = False

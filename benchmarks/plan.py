@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from remuda.benchmarks.subjects import Subject
 
 __all__ = [
+    "ENDING",
     "EVALUATE",
     "KILLED",
     "LIMITS",
@@ -55,6 +56,7 @@ LIMITS = {
 MODES = ("pinned", "free")
 EVALUATE = "dspy.Evaluate"
 KILLED = ", a kill every second"
+ENDING = "the end of a worker"
 
 MEASURES: dict[str, tuple[tuple[str, ...], int]] = {
     "latency": (MODES, 1000),
@@ -91,7 +93,7 @@ def subjects_of(name: str) -> list[str]:
     if name == "records":
         way = ways[min(1, len(ways) - 1)]  # so many workers by spawn are slow to start, and large
         return [way, f"{way}{KILLED}", EVALUATE]
-    return ways if name == "recovery with DSPy" else ["remuda"]
+    return [*ways, ENDING] if name == "recovery with DSPy" else ["remuda"]
 
 
 def cells(
@@ -145,6 +147,12 @@ def measure(cell: Cell, scale: Scale) -> Samples:
         return profile(scale.calls, scale.size)
     if gone := missing(("dspy",)):
         raise Absent(f"{gone[0]} is not installed")
+    if cell.subject == ENDING:
+        if not hasattr(os, "pidfd_open"):
+            raise Absent("this system does not say at once that a process has ended")
+        subject = ours.Ours(1, {**ours.DSPY, "spares": 1})
+        subject.load()
+        return measures.ending(subject, scale.kills)
     if cell.measure == "recovery with DSPy":
         subject = ours.Ours(1, {**ours.DSPY, **ways[cell.subject]})
         subject.load()

@@ -6,8 +6,9 @@ One function at a time gets a clock around it, which counts what the thread comp
 one, over as many calls again. So no clock measures another, and the calls run as they always do. What a clock
 costs itself is measured on a function that does nothing, and taken off. The process is pinned to one core.
 
-The functions do not contain each other, so their times may be added; what is left over is trio, the task of
-the caller, and what lies between the functions. Below them stands what a bare pipe costs in trio's loop.
+The functions of the stages do not contain each other, so their times may be added; what is left over is trio, the
+task of the caller, and what lies between the functions. Below them stands what a bare pipe costs in trio's loop.
+The parts of the core are within the core's time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +28,7 @@ from remuda.benchmarks.plan import Absent, pin
 from remuda.benchmarks.tasks import echo
 from remuda.runtime.opening import open_pool
 
-__all__ = ["BARE", "CALL", "COMPUTED", "CORE", "STAGES", "profile"]
+__all__ = ["BARE", "CALL", "COMPUTED", "CORE", "PARTS", "STAGES", "profile"]
 
 CALL = "a call, by the clock"
 COMPUTED = "a call, computed"
@@ -35,19 +36,34 @@ BARE = "a bare pipe in trio, computed"
 CORE = "the state machines"
 
 STAGES = {
-    "pickling the arguments": "remuda.bridge.functions:request",
-    "making the message": "remuda.runtime.pool:Pool._frame",
-    "deadline, session, options": "remuda.runtime.pool:Pool._make_call",
-    CORE: "remuda.statemachines.core:Core.handle",
-    "when something is due next": "remuda.statemachines.core:Core.next_due",
-    "writing to the pipe": "remuda.bridge.process:LocalWorker.write",
-    "reading from the pipe": "remuda.bridge.process:LocalWorker.read",
-    "finding frames": "remuda.bridge.frames:Decoder.feed",
-    "decoding the reply": "remuda.bridge.messages:decode_to_parent",
-    "the outcome": "remuda.runtime.pool:value_of",
-    "unpickling the result": "remuda.bridge.functions:loads",
+    "name and arguments": ("remuda.bridge.functions:request",),
+    "making the message": ("remuda.runtime.pool:Pool._frame",),
+    "trio's deadline": ("trio:current_effective_deadline",),
+    "the call, as an object": ("remuda.statemachines.subjects:Call.__init__", "remuda.runtime.ticket:Ticket.__init__"),
+    CORE: ("remuda.statemachines.core:Core.handle",),
+    "when something is due next": ("remuda.statemachines.timers:Timers.next_due",),
+    "whether the worker is quiet": ("remuda.bridge.process:LocalWorker.is_quiet",),
+    "what it had begun before": ("remuda.bridge.process:LocalWorker.evidence",),
+    "writing to the pipe": ("remuda.bridge.process:LocalWorker.write",),
+    "reading from the pipe": ("remuda.bridge.process:LocalWorker.read",),
+    "finding frames": ("remuda.bridge.frames:Decoder.feed",),
+    "decoding the reply": ("remuda.bridge.messages:decode_to_parent",),
+    "the outcome": ("remuda.runtime.pool:value_of", "remuda.bridge.functions:loads"),
 }
 """Functions of the hot path, as module:name."""
+
+PARTS = {
+    "five steps of a lifecycle": ("remuda.statemachines.lifecycle:Lifecycle.step",),
+    "its alarm, set and taken back": (
+        "remuda.statemachines.timers:Timers.arm",
+        "remuda.statemachines.timers:Timers.disarm",
+    ),
+    "the breaker, asked and told": (
+        "remuda.statemachines.breaker:Breaker.admit",
+        "remuda.statemachines.breaker:Breaker.record",
+    ),
+}
+"""Of the state machines: what each call needs of them, whatever decides about it."""
 
 
 class Clock:
@@ -117,11 +133,12 @@ async def _profile(calls: int, data: bytes) -> dict[str, list[float]]:
             taken.append(time.perf_counter() - start)
         found[COMPUTED] = [(time.process_time() - computed) / calls]
         found[CALL] = [statistics.median(taken)]
-        for name, where in STAGES.items():
-            with clock_around(where) as clock:
+        for name, functions in (STAGES | PARTS).items():
+            with ExitStack() as stack:
+                clocks = [stack.enter_context(clock_around(where)) for where in functions]
                 for _ in range(calls):
                     await pool.run_sync(echo, data)
-            found[name] = [max(0.0, clock.seconds - cost * clock.calls) / calls]
+            found[name] = [sum(max(0.0, clock.seconds - cost * clock.calls) for clock in clocks) / calls]
     bare = TrioPipe(1)
     async with bare.opened():
         computed = time.process_time()
@@ -145,6 +162,8 @@ def main() -> None:
     total = found[COMPUTED]
     for name, seconds in [*stages.items(), ("the rest: trio, and what lies between", total - sum(stages.values()))]:
         print(f"  {seconds * 1e6:7.1f} us  {seconds / total:6.1%}  {name}")
+    for name in PARTS:
+        print(f"  {found[name] * 1e6:7.1f} us          of {CORE}: {name}")
     print(f"  {total * 1e6:7.1f} us          {COMPUTED}; by the clock, the worker included: {found[CALL] * 1e6:.1f} us")
     print(f"  {found[BARE] * 1e6:7.1f} us          {BARE}")
 

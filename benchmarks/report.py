@@ -12,7 +12,7 @@ from remuda.benchmarks.features import PLAIN
 from remuda.benchmarks.import_cost import BASE, STATEMENTS
 from remuda.benchmarks.measures import quantile
 from remuda.benchmarks.plan import LIMITS, MODES, OURS, PEERS, TRIO_PIPE, TRIO_SOCKETPAIR
-from remuda.benchmarks.profile_call import BARE, CALL, COMPUTED, STAGES
+from remuda.benchmarks.profile_call import BARE, CALL, COMPUTED, CORE, PARTS, STAGES
 from remuda.benchmarks.results import Results, ratio
 from remuda.benchmarks.scale import of
 
@@ -238,6 +238,7 @@ def _profile(results: Results) -> list[str]:
     stages["the rest: trio, and what lies between"] = total - sum(stages.values())
     rows = [[name, number(seconds, 1e6), f"{seconds / total:.1%}"] for name, seconds in stages.items()]
     rows += [[name, number(metric(name), 1e6), ""] for name in (COMPUTED, CALL, BARE)]
+    rows += [[f"of {CORE}: {name}", number(metric(name), 1e6), ""] for name in PARTS]
     return table(["", "µs", "share"], rows)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TypeVar
 
 from remuda.bridge.adapters import command
 
 __all__ = ["Tasks", "echo", "hold", "whoami"]
 
+T = TypeVar("T")
 
-def echo(data: bytes) -> bytes:
+
+def echo(data: T) -> T:
     """Give it back."""
     return data
 
