@@ -110,6 +110,13 @@ def test_history_keeps_the_last_steps(keep: int) -> None:
     assert [step.at for step in door.history] == [float(at) for at in range(10)][10 - keep :]
 
 
+def test_who_keeps_no_history_tells_its_observer_all_the_same() -> None:
+    seen: list[str] = []
+    door = Door(history=0, observer=lambda _, step: seen.append(step.trigger))
+    DOOR.step(door, T.PUSH, 1.0)
+    assert (seen, len(door.history), door.history.maxlen) == (["push"], 0, 0)
+
+
 def test_history_keeps_sixteen_if_nobody_says_otherwise() -> None:
     assert Door().history.maxlen == 16
 
