@@ -5,7 +5,7 @@ blocking way or as trio does it (`wait_readable`). Messages are smaller than wha
 that a read always has all of one. No pool can be faster. Where there are more callers than children, a child
 is handed from one caller to the next, who was parked; that is the least that a queue can be.
 
-And one step further: a worker of remuda's without a pool. Its calls are pickled, framed, recorded on its
+And one step further: a worker of remuda's without a pool. Its calls are encoded, framed, recorded on its
 page and answered as all calls are, but nobody chooses it, there is no deadline, and nothing is looked after.
 What a pool of remuda's takes beyond that is what it adds.
 """

@@ -2,7 +2,7 @@
 
 A pool without an adapter runs functions. A function is not sent; its name is, "module:qualname",
 and the worker imports it. Arguments and results are pickled, in both directions by the user's own
-code: such a pool trusts its workers as it trusts itself. Single numbers, texts and bytes need no pickle,
+code: such a pool trusts its workers as it trusts itself. Short single values need no pickle,
 and a small call is a quarter faster without.
 
 **The running script.** What is defined in `__main__` cannot be imported under that name, so a worker

@@ -64,8 +64,8 @@ _AGAIN_AFTER = 0.01
 """Seconds, and then twice as many, after which the signal is sent again. One that comes between Python's look for
 signals and a system call, or while the stack is written, does not end the system call. It is raised once anyway."""
 
-_GREETINGS = frozenset({Hello, BootFailed})
-_REPLIES = frozenset({Result, Failure})
+_GREETINGS = Hello, BootFailed
+_REPLIES = Result, Failure
 
 _UNDER_CHECK = frozenset({WorkerState.CHECKING, WorkerState.DEGRADED, WorkerState.DRAINING})
 """States in which nobody but a health check reads the channel (draining: if it began as a check)."""
@@ -105,7 +105,7 @@ class Link:
         self._sent: tuple[int, str] = 0, ""  # the last call, and its command
         self.stopping: trio.Event | None = None
         """Set when the call that the worker was told to stop is behind it, or the worker is."""
-        self.waited_for = False
+        self._waited_for = False
         """Whether a task waits for the channel at this moment."""
         self._scope = trio.CancelScope()
         self._started = pool.now()
@@ -365,7 +365,7 @@ class Link:
         process = self.process
         assert process is not None
         self._before = process.evidence().starts
-        if (process.is_quiet() and not self._decoder.pending and not self.over) or self._has_nothing_to_say():
+        if self._is_quiet():
             replay = b"" if self._journal_version == self._pool.journal.version else self._replay()
             self._sent = call.id, ticket.command
             self._expected.append((call.id, call))
@@ -374,11 +374,11 @@ class Link:
 
     def send_check(self, number: int) -> None:
         """Ask how the worker is; `serve_checks` reads what it says."""
-        if self._has_nothing_to_say():
+        if self._is_quiet():
             self._expected.append((number, None))
             self._write(self._pool.pack(messages.Ping(number)))
 
-    def _has_nothing_to_say(self) -> bool:
+    def _is_quiet(self) -> bool:
         """Look whether a worker that nobody has has said anything: it must not have.
 
         A look at the channel before each use costs a microsecond, and catches garbage before
@@ -430,13 +430,13 @@ class Link:
         """Wait for the channel once: until it can be written to, if something is left to write, else to read it."""
         process = self.process
         assert process is not None
-        if self.waited_for:
+        if self._waited_for:
             # The clock has read the answer of whoever waits here, and we have the worker now. That
             # one is about to leave; only one task may wait on a channel.
             self.wake()
             await trio.lowlevel.checkpoint()
             return
-        self.waited_for = True
+        self._waited_for = True
         try:
             if self._outbox:
                 await process.writable()
@@ -447,7 +447,7 @@ class Link:
                 raise
             return  # the worker has ended and was buried before we had our turn; the core knows
         finally:
-            self.waited_for = False
+            self._waited_for = False
         if self._outbox:
             if not self.over:
                 self._flush()
@@ -507,42 +507,39 @@ class Link:
 
     def _must_be_asked_for(self, message: ToParent, place: int) -> None:
         """Raise ProtocolError if a message does not answer the question at this place."""
-        kind = type(message)
-        if kind in _GREETINGS or self._greeting is None:
-            if self._greeting is not None or place or kind not in _GREETINGS:
-                raise ProtocolError(f"it sent {kind.__name__} out of turn")
+        if isinstance(message, _GREETINGS) or self._greeting is None:
+            if self._greeting is not None or place or not isinstance(message, _GREETINGS):
+                raise ProtocolError(f"it sent {type(message).__name__} out of turn")
             if isinstance(message, Hello):
                 _check_greeting(message)
             return
-        asked = message.id  # type: ignore[union-attr]  # it is no greeting
+        is_check = type(message) is Pong
         if place < len(self._expected):
             number, item = self._expected[place]
-            if number == asked and (item is None) is (kind is Pong):
+            if number == message.id and is_check is (item is None):
                 return
-        what = "health check" if kind is Pong else "call"
-        raise ProtocolError(f"it answered {what} {asked}, which it does not have")
+        what = "health check" if is_check else "call"
+        raise ProtocolError(f"it answered {what} {message.id}, which it does not have")
 
     def _take(self, message: ToParent) -> None:
         """Act on a message that was asked for."""
-        if type(message) in _REPLIES:
-            self._take_reply(message)  # type: ignore[arg-type]
+        if isinstance(message, _REPLIES):
+            self._take_reply(message)
         elif isinstance(message, Pong):
             self._expected.popleft()
             self._pool.feed(ev.HealthChecked(self.worker, message.id, message.healthy, shown(message.reason)))
         else:
-            self._greeting = message  # type: ignore[assignment]
+            self._greeting = message
             self._decoder.limit = self._pool.config.max_frame_bytes
 
     def _take_reply(self, reply: Result | Failure) -> None:
         _, item = self._expected.popleft()
         if isinstance(item, Call):
-            ok, unfit = type(reply) is Result, False
-            if ok:
-                info = item.request.info
-                if info is not None and (info.journal or info.forgets):
-                    self._note_in_journal(item.request)
-            else:
-                unfit = reply.kind is messages.FailureKind.UNFIT  # type: ignore[union-attr]
+            ticket: Ticket = item.request
+            ok = type(reply) is Result
+            if ok and ticket.info is not None and (ticket.info.journal or ticket.info.forgets):
+                self._note_in_journal(ticket)
+            unfit = type(reply) is Failure and reply.kind is messages.FailureKind.UNFIT
             self._pool.feed(ev.Replied(self.worker, reply.id, reply, ok, unfit))
         elif item is not None and type(reply) is Failure:
             error = reply.error
@@ -608,7 +605,7 @@ class Link:
 
     def wake(self) -> None:
         """Let whoever waits on the channel look again. Who reads it at this moment need not be woken."""
-        if self.waited_for and self.process is not None:
+        if self._waited_for and self.process is not None:
             self.process.wake()
 
 

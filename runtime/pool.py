@@ -384,7 +384,7 @@ class Pool:
     def _frame(self, number: int, command: str, args: Any) -> bytes:
         """What is sent, whoever runs it; fails at the edge."""
         try:
-            return pack(messages.encode(messages.Call(number, command, args)), self.config.max_frame_bytes)
+            return self.pack(messages.Call(number, command, args))
         except FrameTooLarge as error:
             raise FrameTooLarge(
                 f"the arguments of {command!r} are too large: {error.message}. "

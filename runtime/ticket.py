@@ -57,14 +57,13 @@ class Ticket:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.link is not None and self.link.waited_for:
+        elif self.link is not None:
             self.link.wake()
 
     def assigned(self, link: Link) -> None:
         """The call was sent over `link`: its caller is to read there."""
         self.link = link
-        if self.task is not None:
-            self.wake()
+        self.wake()
 
     def taken_back(self) -> None:
         """The worker is gone and the call waits for another."""
